@@ -1,0 +1,3 @@
+//! The `viommu` command.
+
+fn main() {}

@@ -1,0 +1,201 @@
+//! Check and rewrite of guest command words, and what a guest table entry asks for.
+
+use crate::Message;
+
+/// In [`HostIds::streams`]: this guest ID has no device.
+pub const NO_STREAM: u32 = u32::MAX;
+
+/// The host IDs that one guest's commands may be rewritten to. Nothing else may appear in host words.
+#[derive(Debug, Clone, Copy)]
+pub struct HostIds<'a> {
+    /// The translation tag of this guest: VMID on Arm, domain-ID elsewhere.
+    pub tag: u32,
+    /// Host stream (StreamID, DeviceID, RID) by guest ID; [`NO_STREAM`] where no vdevice is. A guest ID beyond
+    /// the end has no device either.
+    pub streams: &'a [u32],
+}
+
+impl HostIds<'_> {
+    /// The host stream of guest ID `virt_id`, if it has a vdevice.
+    #[inline]
+    pub fn stream(&self, virt_id: u32) -> Option<u32> {
+        match self.streams.get(virt_id as usize) {
+            Some(&NO_STREAM) | None => None,
+            Some(&stream) => Some(stream),
+        }
+    }
+}
+
+/// Kinds of invalidation, as a bit set: what a run of commands holds, or what is on the ring without a SYNC.
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Classes(pub u32);
+
+impl Classes {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// Translation cache (TLB) invalidations.
+    pub const TLB: Self = Self(1);
+    /// Configuration cache invalidations (CD, PASID entry).
+    pub const CONFIG: Self = Self(2);
+    /// Device cache (ATC) invalidations: may only follow *synced* TLB invalidations, and may time out.
+    pub const ATC: Self = Self(4);
+
+    /// Whether any class of `other` is in `self`.
+    #[inline]
+    pub fn any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+    /// Both sets together.
+    #[inline]
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// Why [`Codec::rewrite`] stopped. An open set: a host treats values it does not know as [`Stop::FAULT`].
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stop(pub u32);
+
+impl Stop {
+    /// All guest words were taken.
+    pub const END: Self = Self(0);
+    /// The next command waits for completion of all before it (CMD_SYNC, COMPLETION_WAIT, wait descriptor).
+    pub const SYNC: Self = Self(1);
+    /// The next command tells of a changed table entry: see [`Codec::configuration`].
+    pub const CONFIGURATION: Self = Self(2);
+    /// The next command may only go out after what was taken so far (or what `before` named) is synced by the
+    /// hardware: put a SYNC on the ring and continue.
+    pub const ORDER: Self = Self(3);
+    /// The next command is one the guest may not send: [`Rewritten::fault`] says why.
+    pub const FAULT: Self = Self(4);
+    /// No room in `out` for the next command.
+    pub const ROOM: Self = Self(5);
+}
+
+/// What a guest did wrong. It is data: it becomes what hardware would do to this guest, and a counter.
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct GuestFault(pub u32);
+
+impl GuestFault {
+    /// No fault.
+    pub const NONE: Self = Self(0);
+    /// An opcode that does not exist or that this guest may not use.
+    pub const ILLEGAL_OPCODE: Self = Self(1);
+    /// A reserved bit set, or a field with a value the features shown to this guest do not allow.
+    pub const RESERVED_BITS: Self = Self(2);
+    /// The queue, or an address it needs, is outside the guest's memory (fetch abort).
+    pub const FETCH_ABORT: Self = Self(3);
+    /// A device of this guest did not answer an ATC invalidation in time.
+    pub const ATC_TIMEOUT: Self = Self(4);
+    /// The queue registers contradict each other (size, PROD beyond the queue).
+    pub const QUEUE_CONFIG: Self = Self(5);
+    /// The host refused or lost the command's effect; the guest must assume nothing.
+    pub const HOST_ERROR: Self = Self(6);
+
+    /// The fault's name as in metrics and summaries; `other` for values this version does not know.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NONE => "none",
+            Self::ILLEGAL_OPCODE => "illegal_opcode",
+            Self::RESERVED_BITS => "reserved_bits",
+            Self::FETCH_ABORT => "fetch_abort",
+            Self::ATC_TIMEOUT => "atc_timeout",
+            Self::QUEUE_CONFIG => "queue_config",
+            Self::HOST_ERROR => "host_error",
+            _ => "other",
+        }
+    }
+}
+
+/// How far a rewrite got, and why it stopped there.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rewritten {
+    /// Guest commands consumed, from the first. Includes the local ones.
+    pub taken: u32,
+    /// Host commands written to `out`.
+    pub written: u32,
+    /// Why it stopped.
+    pub stop: Stop,
+    /// Set if `stop` is [`Stop::FAULT`].
+    pub fault: GuestFault,
+    /// Classes among the host commands written.
+    pub classes: Classes,
+    /// Of `taken`: commands naming a stream without a vdevice, complete without hardware.
+    pub local_stream: u32,
+    /// Of `taken`: hints (prefetch), complete without hardware.
+    pub hints: u32,
+    /// Of `written`: TLB invalidations.
+    pub tlb: u32,
+    /// Of `written`: configuration cache invalidations.
+    pub config: u32,
+    /// Of `written`: device cache invalidations.
+    pub atc: u32,
+}
+
+/// Which guest IDs' table entries a configuration command says have changed: `first..=last`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Configuration {
+    /// First guest ID.
+    pub first: u32,
+    /// Last guest ID, inclusive; `0..=u32::MAX` is "all".
+    pub last: u32,
+}
+
+/// What a guest table entry asks for.
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct KeyKind(pub u32);
+
+impl KeyKind {
+    /// No DMA: entry not valid, configured to abort, or illegal.
+    pub const ABORT: Self = Self(0);
+    /// DMA untranslated by the guest: stage 2 only.
+    pub const BYPASS: Self = Self(1);
+    /// Translated by the guest's tables, nested in stage 2.
+    pub const TRANSLATE: Self = Self(2);
+}
+
+/// The canonical form of a guest table entry: equal keys share one nested HWPT.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct EntryKey {
+    /// Abort, bypass or translate. Anything unknown counts as abort.
+    pub kind: KeyKind,
+    /// If the entry is illegal: the event number the guest's IOMMU records on use of it (Arm C_BAD_STE); else 0.
+    pub event: u32,
+    /// For [`KeyKind::TRANSLATE`]: the entry's allowed bits, every other bit zero. Zero otherwise.
+    pub words: [u64; 4],
+}
+
+/// Check and rewrite of command words for one guest, fixed by the ID registers the guest was shown.
+///
+/// Pure: no state changes between calls, no I/O, no clock. Called from any thread, several at a time.
+pub trait Codec: Send + Sync + 'static {
+    /// Rewrites a run of guest commands into host IDs, up to the first that is not a plain invalidation.
+    ///
+    /// Every bit of each command is checked against what its opcode allows. `before` tells the classes that are on
+    /// the ring without a SYNC. Reads each guest word once. `guest` and `out` hold whole commands
+    /// ([`crate::VendorInfo::command_words`] each).
+    fn rewrite(&self, guest: &[u64], before: Classes, ids: HostIds<'_>, out: &mut [u64]) -> Rewritten;
+
+    /// The scope of a command at which a rewrite stopped with [`Stop::CONFIGURATION`].
+    fn configuration(&self, command: &[u64]) -> Configuration;
+
+    /// What a guest table entry (as [`crate::Frontend::entry`] read it) asks for.
+    fn entry_key(&self, entry: &[u64]) -> EntryKey;
+
+    /// The opcode of a command, for tallies.
+    fn opcode(&self, command: &[u64]) -> u8;
+
+    /// The manual's name of an opcode; `None` if it is not one.
+    fn opcode_name(&self, opcode: u8) -> Option<&'static str>;
+
+    /// A command in words, with its fields, for people.
+    fn describe(&self, command: &[u64], text: &mut Message);
+}
