@@ -1,0 +1,1 @@
+//! The backend that owns an IOMMU and programs it through a vendor plugin.

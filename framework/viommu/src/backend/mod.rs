@@ -1,0 +1,173 @@
+//! What carries out the objects' operations and takes the rewritten commands.
+//!
+//! Control and data are two traits: [`Objects`] allocates, attaches and destroys, [`Sink`] moves commands. Holding one
+//! does not grant the other.
+
+pub mod direct;
+mod sink;
+
+pub use sink::{Batch, Checked, Guest, Host, Owner, Position, Sink, SinkError, Words};
+
+use crate::Cause;
+use async_trait::async_trait;
+use std::fmt;
+use std::sync::Arc;
+use viommu_plugin::EntryKey;
+
+/// Kinds of objects, with the uAPI's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum ObjectKind {
+    Host,
+    Ioas,
+    NestParent,
+    Viommu,
+    NestedHwpt,
+    Device,
+    Vdevice,
+    HwQueue,
+    EventQueue,
+    FaultQueue,
+}
+
+impl fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "host",
+            Self::Ioas => "IOAS",
+            Self::NestParent => "nesting parent",
+            Self::Viommu => "vIOMMU",
+            Self::NestedHwpt => "nested HWPT",
+            Self::Device => "device",
+            Self::Vdevice => "vdevice",
+            Self::HwQueue => "HW queue",
+            Self::EventQueue => "event queue",
+            Self::FaultQueue => "fault queue",
+        })
+    }
+}
+
+/// What an IOVA range of an IOAS is backed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backing {
+    /// Host physical memory or a device page (the MSI doorbell): for backends that own the IOMMU.
+    Physical(u64),
+    /// Memory of this process: for the kernel, which pins it.
+    UserVa(u64),
+}
+
+/// One mapping of an IOAS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mapping {
+    /// First IOVA (guest physical address).
+    pub iova: u64,
+    /// Bytes.
+    pub length: u64,
+    /// What backs it.
+    pub backing: Backing,
+    /// Whether devices may write.
+    pub writable: bool,
+}
+
+/// What a vIOMMU allocation gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ViommuAlloc {
+    /// The vIOMMU.
+    pub id: u32,
+    /// Tag that the guest's invalidations are rewritten to (VMID).
+    pub tag: u32,
+    /// HWPT that lets no DMA pass, allocated with the vIOMMU.
+    pub abort: u32,
+    /// HWPT with stage 2 only, allocated with the vIOMMU.
+    pub bypass: u32,
+}
+
+/// What a backend is, for people and labels.
+#[derive(Debug, Clone)]
+pub struct BackendInfo {
+    /// "direct" or "kernel".
+    pub name: &'static str,
+    /// The vendor's name.
+    pub vendor: String,
+    /// How guests' tables reach the hardware: "nested" (or, later, "shadow").
+    pub mode: &'static str,
+    /// Streams `0..streams` exist.
+    pub streams: u32,
+    /// Tags there are.
+    pub tags: u32,
+}
+
+/// Something the hardware reported.
+#[derive(Debug, Clone, Copy)]
+pub enum BackendEvent {
+    /// A fault of a guest's device: the record, its stream's field zero, for the guest's event queue.
+    Guest {
+        /// Host stream.
+        stream: u32,
+        /// Vendor's record.
+        record: [u64; 8],
+        /// Words of it.
+        words: u32,
+    },
+    /// A fault that is the host's affair (stage 2, physical tables).
+    Host {
+        /// Host stream.
+        stream: u32,
+        /// Vendor's event number.
+        code: u32,
+    },
+    /// Records were lost in hardware; every guest must be told.
+    Lost,
+    /// The physical queue stopped on a command of `owner`, was repaired, and `owner` is to be quarantined.
+    QueueError {
+        /// Whose command it was.
+        owner: Owner,
+        /// Why.
+        fault: viommu_plugin::GuestFault,
+    },
+}
+
+/// Control plane of a backend. IDs come from one namespace and are never given twice.
+///
+/// Every method may block (ioctls, waits for hardware): callers run it where that is allowed. An operation that fails
+/// has changed nothing.
+#[async_trait]
+pub trait Objects: Send + Sync + 'static {
+    /// What this backend is.
+    fn describe(&self) -> BackendInfo;
+    /// IOAS_ALLOC.
+    async fn ioas_alloc(&self) -> Result<u32, Cause>;
+    /// IOAS_MAP. Reaches every nesting parent on it.
+    async fn ioas_map(&self, ioas: u32, mapping: Mapping) -> Result<(), Cause>;
+    /// IOAS_UNMAP; bytes unmapped. Returns after the hardware forgot them, device caches included.
+    async fn ioas_unmap(&self, ioas: u32, iova: u64, length: u64) -> Result<u64, Cause>;
+    /// HWPT_ALLOC with NEST_PARENT.
+    async fn nest_parent_alloc(&self, ioas: u32) -> Result<u32, Cause>;
+    /// VIOMMU_ALLOC. A parent carries one vIOMMU.
+    async fn viommu_alloc(&self, parent: u32) -> Result<ViommuAlloc, Cause>;
+    /// Binds the device with this host stream.
+    async fn device_bind(&self, stream: u32) -> Result<u32, Cause>;
+    /// VDEVICE_ALLOC.
+    async fn vdevice_alloc(&self, viommu: u32, device: u32, virt_id: u32) -> Result<u32, Cause>;
+    /// HWPT_ALLOC of a nested HWPT on a vIOMMU.
+    async fn nested_hwpt_alloc(&self, viommu: u32, key: &EntryKey) -> Result<u32, Cause>;
+    /// Attaches or replaces: a device is never between two HWPTs. `hwpt` is a nested HWPT, or a vIOMMU's abort or
+    /// bypass HWPT.
+    async fn attach(&self, device: u32, hwpt: u32) -> Result<(), Cause>;
+    /// Detaches: the device's DMA aborts.
+    async fn detach(&self, device: u32) -> Result<(), Cause>;
+    /// VEVENTQ_ALLOC.
+    async fn event_queue_alloc(&self, viommu: u32) -> Result<u32, Cause>;
+    /// FAULT_QUEUE_ALLOC.
+    async fn fault_queue_alloc(&self) -> Result<u32, Cause>;
+    /// HW_QUEUE_ALLOC.
+    async fn hw_queue_alloc(&self, viommu: u32, index: u32, iova: u64, length: u64) -> Result<u32, Cause>;
+    /// DESTROY of whatever has this ID. EBUSY while something uses it.
+    async fn destroy(&self, id: u32) -> Result<(), Cause>;
+    /// Objects alive, oldest first.
+    fn live(&self) -> Vec<(u32, ObjectKind)>;
+    /// The queue that takes this vIOMMU's invalidations.
+    fn sink(&self, viommu: u32) -> Result<Arc<dyn Sink<Accepts = Host>>, Cause>;
+    /// What the hardware reports, in order. One receiver for the whole backend.
+    fn events(&self) -> flume::Receiver<BackendEvent>;
+}

@@ -1,0 +1,103 @@
+//! Where rewritten commands go, and types that say whose words they are.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+use viommu_plugin::{Classes, GuestFault};
+
+/// Words as a guest wrote them: no sink takes these.
+#[derive(Debug, Clone, Copy)]
+pub struct Guest;
+/// Words whose every ID is this vIOMMU's, in guest numbers: for the kernel, which rewrites IDs itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Checked;
+/// Words with host IDs: for a queue that we own.
+#[derive(Debug, Clone, Copy)]
+pub struct Host;
+
+/// Command words of one run, and whose they are.
+#[derive(Debug, Clone, Copy)]
+pub struct Words<'a, Whose> {
+    words: &'a [u64],
+    whose: PhantomData<Whose>,
+}
+
+impl<'a, Whose> Words<'a, Whose> {
+    /// The words.
+    pub fn as_slice(&self) -> &'a [u64] {
+        self.words
+    }
+    /// The one constructor: private to the crate, called where the words became what the type says.
+    pub(crate) fn of(words: &'a [u64]) -> Self {
+        Self { words, whose: PhantomData }
+    }
+}
+
+impl<'a> Words<'a, Host> {
+    /// Host words made by a sink that wraps another to break it on purpose (fault injection in tests and `replay
+    /// --inject`). Nothing else has a use for it.
+    pub fn injected(words: &'a [u64]) -> Self {
+        Self::of(words)
+    }
+}
+
+/// Whose commands these are: one number a guest queue, never given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Owner(pub u32);
+
+impl Owner {
+    /// The host itself: table changes, flushes.
+    pub const HOST: Self = Self(0);
+}
+
+/// A place in a sink's queue: everything up to it was put there earlier. Only compared with places of the same sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Position(pub u64);
+
+/// One run of commands for a sink.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a, Whose> {
+    /// Who sent it.
+    pub owner: Owner,
+    /// The commands; may be empty if `sync`.
+    pub words: Words<'a, Whose>,
+    /// What is among them.
+    pub classes: Classes,
+    /// Whether a SYNC follows them.
+    pub sync: bool,
+}
+
+/// Why a sink could not take or finish commands.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SinkError {
+    /// The hardware stopped on a command of this owner. It was repaired and goes on for the others.
+    #[error("the hardware queue stopped on a command of this guest: {}", .0.name())]
+    Fault(GuestFault),
+    /// The hardware did not finish in time.
+    #[error("SYNC did not complete within {0:?}")]
+    TimedOut(Duration),
+    /// The owner is out of service.
+    #[error("quarantined")]
+    Quarantined,
+    /// The hardware is gone.
+    #[error("{0}")]
+    Gone(String),
+}
+
+/// Data half of a backend: one queue towards hardware.
+pub trait Sink: Send + Sync + 'static {
+    /// [`Host`] for a queue we own, [`Checked`] for the kernel. Words of a guest fit no sink.
+    type Accepts;
+
+    /// Puts a batch on the queue, whole and in order, and returns the place behind it. Waits for room. When this
+    /// returns, every command is where the hardware fetches it.
+    ///
+    /// # Errors
+    /// If the owner is quarantined, or the queue makes no room in time. Nothing of the batch is on the queue then.
+    fn submit(&self, batch: Batch<'_, Self::Accepts>) -> Result<Position, SinkError>;
+
+    /// Waits until the hardware has finished everything up to `position`, which is behind a SYNC of `owner`.
+    ///
+    /// # Errors
+    /// If a command of `owner` made the hardware stop (others' troubles are theirs), or time ran out.
+    fn wait(&self, owner: Owner, position: Position) -> Result<(), SinkError>;
+}
