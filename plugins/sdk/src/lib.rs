@@ -9,8 +9,10 @@
 //! A vendor implements [`Vendor`] in safe Rust and exports it; the framework takes it linked, or from a `.so` at run
 //! time, through the same C table.
 
+pub mod abi;
 mod codec;
 mod driver;
+mod export;
 mod frontend;
 mod model;
 mod vendor;
