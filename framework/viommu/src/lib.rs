@@ -5,6 +5,7 @@
 
 pub mod backend;
 mod error;
+pub mod metrics;
 pub mod pipeline;
 
 pub use error::{Cause, Error};

@@ -1,0 +1,148 @@
+//! Every metric: name, labels, help text. Labels are closed sets; never a stream ID or an address.
+//!
+//! The library only uses the `metrics` facade and installs no recorder: the program that embeds it does, before it
+//! builds a host. Handles are resolved once, when a shard or a guest is made.
+
+use crate::pipeline::ShardCounts;
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use viommu_plugin::GuestFault;
+
+/// Guest doorbells that found commands. Label `vendor`.
+pub const DOORBELLS: &str = "viommu_doorbells_total";
+/// Guest commands rewritten for the hardware queue. Labels `vendor`, `class` (tlb, config, atc).
+pub const COMMANDS: &str = "viommu_commands_total";
+/// Guest commands for streams without a device, completed without hardware. Label `vendor`.
+pub const LOCAL_STREAM: &str = "viommu_local_stream_total";
+/// Guest SYNCs completed. Label `vendor`.
+pub const GUEST_SYNCS: &str = "viommu_guest_syncs_total";
+/// What guests did wrong. Labels `vendor`, `fault` (names of `GuestFault`).
+pub const GUEST_FAULTS: &str = "viommu_guest_faults_total";
+/// Event records delivered to guests. Label `vendor`.
+pub const GUEST_EVENTS: &str = "viommu_guest_events_total";
+/// Times a guest was told that events were lost. Label `vendor`.
+pub const GUEST_EVENTS_LOST: &str = "viommu_guest_events_lost_total";
+/// Batches put on the hardware queue. Labels `shard`, `vendor`.
+pub const SHARD_BATCHES: &str = "viommu_shard_batches_total";
+/// 8-byte command words put on the hardware queue. Labels `shard`, `vendor`.
+pub const SHARD_WORDS: &str = "viommu_shard_words_total";
+/// SYNCs put on the hardware queue for guests. Labels `shard`, `vendor`.
+pub const SHARD_SYNCS: &str = "viommu_shard_syncs_total";
+/// Batches that went through the mailbox because it was not their turn. Labels `shard`, `vendor`.
+pub const SHARD_MAILED: &str = "viommu_shard_mailed_total";
+/// Batches waiting in the mailbox. Labels `shard`, `vendor`.
+pub const SHARD_DEPTH: &str = "viommu_shard_depth";
+/// Objects alive. Label `kind` (uAPI names).
+pub const OBJECTS: &str = "viommu_objects";
+/// Actors restarted after a panic. Label `kind`.
+pub const ACTOR_RESTARTS: &str = "viommu_actor_restarts_total";
+/// Objects put out of service. Label `kind`.
+pub const QUARANTINES: &str = "viommu_quarantines_total";
+/// Hardware events that were the host's affair (stage-2 faults, bad physical tables).
+pub const HOST_FAULTS: &str = "viommu_host_faults_total";
+/// Host events that no subscriber took in time.
+pub const HOST_EVENTS_LOST: &str = "viommu_host_events_lost_total";
+
+/// Each metric with its kind and help text, in the order above.
+pub const ALL: &[(&str, Kind, &str)] = &[
+    (DOORBELLS, Kind::Counter, "Guest doorbells that found commands"),
+    (COMMANDS, Kind::Counter, "Guest commands rewritten for the hardware queue, by class"),
+    (LOCAL_STREAM, Kind::Counter, "Guest commands for streams without a device, completed without hardware"),
+    (GUEST_SYNCS, Kind::Counter, "Guest SYNCs completed"),
+    (GUEST_FAULTS, Kind::Counter, "What guests did wrong, by fault"),
+    (GUEST_EVENTS, Kind::Counter, "Event records delivered to guests"),
+    (GUEST_EVENTS_LOST, Kind::Counter, "Times a guest was told that events were lost"),
+    (SHARD_BATCHES, Kind::Counter, "Batches put on the hardware queue"),
+    (SHARD_WORDS, Kind::Counter, "8-byte command words put on the hardware queue"),
+    (SHARD_SYNCS, Kind::Counter, "SYNCs put on the hardware queue for guests"),
+    (SHARD_MAILED, Kind::Counter, "Batches that went through the mailbox"),
+    (SHARD_DEPTH, Kind::Gauge, "Batches waiting in the mailbox"),
+    (OBJECTS, Kind::Gauge, "Objects alive, by kind"),
+    (ACTOR_RESTARTS, Kind::Counter, "Actors restarted after a panic, by kind"),
+    (QUARANTINES, Kind::Counter, "Objects put out of service, by kind"),
+    (HOST_FAULTS, Kind::Counter, "Hardware events that were the host's affair"),
+    (HOST_EVENTS_LOST, Kind::Counter, "Host events that no subscriber took in time"),
+];
+
+/// Kind of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// Tells the installed recorder the help texts. Call after installing it.
+pub fn describe() {
+    for &(name, kind, help) in ALL {
+        match kind {
+            Kind::Counter => describe_counter!(name, help),
+            Kind::Gauge => describe_gauge!(name, help),
+        }
+    }
+}
+
+/// Handles of one guest's data path; guests of one vendor share the series.
+pub(crate) struct GuestMetrics {
+    vendor: String,
+    pub(crate) doorbells: Counter,
+    pub(crate) syncs: Counter,
+    pub(crate) local_stream: Counter,
+    pub(crate) events: Counter,
+    pub(crate) events_lost: Counter,
+    pub(crate) tlb: Counter,
+    pub(crate) config: Counter,
+    pub(crate) atc: Counter,
+}
+
+impl GuestMetrics {
+    pub(crate) fn new(vendor: &str) -> Self {
+        let label = || vendor.to_owned();
+        Self {
+            vendor: label(),
+            doorbells: counter!(DOORBELLS, "vendor" => label()),
+            syncs: counter!(GUEST_SYNCS, "vendor" => label()),
+            local_stream: counter!(LOCAL_STREAM, "vendor" => label()),
+            events: counter!(GUEST_EVENTS, "vendor" => label()),
+            events_lost: counter!(GUEST_EVENTS_LOST, "vendor" => label()),
+            tlb: counter!(COMMANDS, "vendor" => label(), "class" => "tlb"),
+            config: counter!(COMMANDS, "vendor" => label(), "class" => "config"),
+            atc: counter!(COMMANDS, "vendor" => label(), "class" => "atc"),
+        }
+    }
+
+    /// Faults are rare: resolved when they happen.
+    pub(crate) fn fault(&self, fault: GuestFault) {
+        counter!(GUEST_FAULTS, "vendor" => self.vendor.clone(), "fault" => fault.name()).increment(1);
+    }
+}
+
+/// Handles of one shard; brought up to date from its plain counts.
+pub(crate) struct ShardMetrics {
+    batches: Counter,
+    words: Counter,
+    syncs: Counter,
+    mailed: Counter,
+    depth: Gauge,
+}
+
+impl ShardMetrics {
+    pub(crate) fn new(shard: usize, vendor: &str) -> Self {
+        let labels = || [("shard", shard.to_string()), ("vendor", vendor.to_owned())];
+        Self {
+            batches: counter!(SHARD_BATCHES, &labels()),
+            words: counter!(SHARD_WORDS, &labels()),
+            syncs: counter!(SHARD_SYNCS, &labels()),
+            mailed: counter!(SHARD_MAILED, &labels()),
+            depth: gauge!(SHARD_DEPTH, &labels()),
+        }
+    }
+
+    pub(crate) fn update(&self, counts: &ShardCounts, depth: usize) {
+        self.batches.absolute(counts.batches);
+        self.words.absolute(counts.words);
+        self.syncs.absolute(counts.syncs);
+        self.mailed.absolute(counts.mailed);
+        self.depth.set(depth as f64);
+    }
+}

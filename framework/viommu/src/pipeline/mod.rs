@@ -1,0 +1,465 @@
+//! The data path of one vIOMMU: guest commands in, host commands on the hardware queue, completions back.
+//!
+//! ```text
+//!  guest writes its doorbell                                        guest sees CONS move / its interrupt
+//!    |                                                                        ^
+//!  frontend -> guest_queue -> id_map -> codec.rewrite -> shard -> sink -> retire
+//!   vendor       fetch        HostIds      vendor       one turn  backend
+//! ```
+//! The files below are in the order in which data meets them. Everything up to the sink runs on the thread that
+//! trapped the guest; only a SYNC waits for the hardware.
+//!
+//! Three locks, taken in this order: the queue (fetch to retire, one thread at a time for a guest), the shard's turn
+//! (while a batch is placed), the registers (for the length of one plugin call). Register reads take only the last.
+
+mod guest_queue;
+mod id_map;
+mod retire;
+mod route;
+mod settle;
+mod shard;
+
+pub use id_map::IdMap;
+pub(crate) use shard::ShardCounts;
+pub use shard::{Lane, Shard, ShardMode, mark_vcpu_thread};
+
+use crate::Cause;
+use crate::backend::{Owner, SinkError};
+use crate::metrics::GuestMetrics;
+use guest_queue::Fetch;
+use settle::Settle;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+use viommu_plugin::{Actions, Configuration, Effects, EntryKey, GuestFault, Lookup, Mode, QueueState};
+use viommu_plugin_host::{Codec, Frontend, PluginInfo};
+use vm_memory::GuestMemoryMmap;
+
+/// Interrupts of a guest's IOMMU, as the VMM delivers them.
+pub trait Interrupts: Send + Sync + 'static {
+    /// A message-signalled interrupt: `data` written to guest physical `address`.
+    fn msi(&self, address: u64, data: u32);
+    /// A pulse on a wired line (the vendor's number; Arm: 0 EVTQ, 1 PRIQ, 2 CMD_SYNC, 3 GERROR).
+    fn line(&self, line: u32);
+}
+
+/// Delivers no interrupt: for guests that poll, and for replay.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoInterrupts;
+
+impl Interrupts for NoInterrupts {
+    fn msi(&self, _address: u64, _data: u32) {}
+    fn line(&self, _line: u32) {}
+}
+
+/// Interrupts by eventfd: one for each wired line, and one for messages, whose address and data the VMM programmed.
+#[derive(Debug)]
+pub struct EventFdInterrupts {
+    /// By line number; a line beyond the end is not delivered.
+    pub lines: Vec<vmm_sys_util::eventfd::EventFd>,
+    /// Signalled for every message.
+    pub message: Option<vmm_sys_util::eventfd::EventFd>,
+}
+
+impl Interrupts for EventFdInterrupts {
+    fn msi(&self, address: u64, data: u32) {
+        if let Some(Err(error)) = self.message.as_ref().map(|fd| fd.write(1)) {
+            tracing::warn!(address, data, %error, "guest MSI not delivered");
+        }
+    }
+    fn line(&self, line: u32) {
+        if let Some(Err(error)) = self.lines.get(line as usize).map(|fd| fd.write(1)) {
+            tracing::warn!(line, %error, "guest interrupt not delivered");
+        }
+    }
+}
+
+/// Sees guest words as they were fetched, before any check.
+pub trait CommandTap: Send + Sync + 'static {
+    /// `words` are whole commands, taken from the guest's queue in order.
+    fn fetched(&self, words: &[u64]);
+}
+
+/// What the data path asks the control plane to do. The callback that takes it must not block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConfigRequest {
+    /// Table entries of these guest IDs changed. The guest's queue is paused until [`Pipeline::configuration_done`].
+    Entries(Configuration),
+    /// The guest turned its IOMMU on or off, or moved its tables: ends with [`Pipeline::mode_done`].
+    Mode,
+    /// The machine was reset: ends with [`Pipeline::mode_done`].
+    Reset,
+    /// The data path gave up on this guest: no DMA of it may pass from now on.
+    Quarantine(GuestFault),
+}
+
+/// How far [`Pipeline::invalidate`] got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Invalidated {
+    /// Commands whose effect is complete in hardware, from the first.
+    pub handled: usize,
+    /// Why the next one was not, or [`GuestFault::NONE`].
+    pub fault: GuestFault,
+}
+
+/// What a pipeline is made of.
+pub struct PipelineParts {
+    /// Whose commands they are, for the sink.
+    pub owner: Owner,
+    /// The guest's tag in hardware.
+    pub tag: u32,
+    /// Sizes of commands, entries and records.
+    pub plugin: PluginInfo,
+    /// The register frame; `None` if the VMM emulates registers itself.
+    pub frontend: Option<Frontend>,
+    /// Check and rewrite.
+    pub codec: Codec,
+    /// The guest's memory, by guest physical address.
+    pub memory: Arc<GuestMemoryMmap>,
+    /// Where batches go.
+    pub shard: Arc<Shard>,
+    /// The guest's interrupts.
+    pub interrupts: Arc<dyn Interrupts>,
+    /// Takes requests to the control plane.
+    pub on_configuration: Box<dyn Fn(ConfigRequest) + Send + Sync>,
+    /// Sees what the guest sent.
+    pub tap: Option<Arc<dyn CommandTap>>,
+}
+
+/// Counters of one guest since it was made.
+#[derive(Debug, Default)]
+pub struct GuestCounters {
+    /// Doorbells that found commands.
+    pub doorbells: AtomicU64,
+    /// Guest commands consumed, SYNCs and configuration included.
+    pub commands: AtomicU64,
+    /// Guest SYNCs completed.
+    pub syncs: AtomicU64,
+    /// SYNCs put on the hardware queue for this guest.
+    pub hardware_syncs: AtomicU64,
+    /// Commands for streams without a vdevice.
+    pub local_stream: AtomicU64,
+    /// Prefetch hints.
+    pub hints: AtomicU64,
+    /// Event records delivered.
+    pub events: AtomicU64,
+    /// Faults by [`GuestFault`] number; the last slot takes unknown ones.
+    pub faults: [AtomicU64; 8],
+}
+
+impl GuestCounters {
+    fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+/// The data path of one vIOMMU.
+pub struct Pipeline {
+    parts: PipelineParts,
+    registers: Option<Mutex<Frontend>>,
+    queue: Mutex<Fetch>,
+    kicked: AtomicBool,
+    rekick_queued: AtomicBool,
+    ids: IdMap,
+    lane: Arc<Lane>,
+    settle: Settle,
+    counters: GuestCounters,
+    metrics: GuestMetrics,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").field("owner", &self.parts.owner).field("tag", &self.parts.tag).finish()
+    }
+}
+
+impl Pipeline {
+    /// A pipeline with no streams yet.
+    pub fn new(mut parts: PipelineParts) -> Arc<Self> {
+        let registers = parts.frontend.take().map(Mutex::new);
+        let metrics = GuestMetrics::new(&parts.plugin.name);
+        Arc::new(Self {
+            registers,
+            queue: Mutex::new(Fetch::new(parts.plugin.command_words as usize)),
+            kicked: AtomicBool::new(false),
+            rekick_queued: AtomicBool::new(false),
+            ids: IdMap::new(parts.tag),
+            lane: Arc::new(Lane::new(parts.owner)),
+            settle: Settle::default(),
+            counters: GuestCounters::default(),
+            metrics,
+            parts,
+        })
+    }
+
+    /// A guest read of the register frame.
+    ///
+    /// # Errors
+    /// If there is no frontend, or the plugin failed.
+    pub fn mmio_read(&self, offset: u64, size: u32) -> Result<u64, Cause> {
+        Ok(self.registers()?.read(offset, size)?)
+    }
+
+    /// A guest write of the register frame; a doorbell takes the commands as far as this thread can. A write that
+    /// turns translation on or off returns when every device does what the guest now says.
+    ///
+    /// # Errors
+    /// If there is no frontend, the plugin failed, or the devices were not switched in time.
+    pub fn mmio_write(self: &Arc<Self>, offset: u64, size: u32, value: u64) -> Result<(), Cause> {
+        let effects = {
+            let mut registers = self.registers()?;
+            registers.write(offset, size, value)
+        };
+        let effects = effects.inspect_err(|_| self.give_up(GuestFault::HOST_ERROR))?;
+        self.apply(&effects)
+    }
+
+    /// Machine reset: registers and queue indexes as after power-on, every device as the reset mode says.
+    ///
+    /// # Errors
+    /// As [`Pipeline::mmio_write`].
+    pub fn reset(self: &Arc<Self>) -> Result<(), Cause> {
+        {
+            let mut fetch = self.queue();
+            if let Some(registers) = &self.registers {
+                lock(registers).reset()?;
+            }
+            self.settle.resume();
+            // What is on the ring without a SYNC stays the reset's affair: the control plane flushes the tag.
+            fetch.before = viommu_plugin::Classes::NONE;
+        }
+        self.request_and_wait(ConfigRequest::Reset)
+    }
+
+    /// Waits until the queue is idle or stopped and no configuration change is outstanding; `false` if `limit` ran out.
+    pub fn wait_settled(&self, limit: Duration) -> bool {
+        self.settle.wait(limit, || self.idle())
+    }
+
+    /// Command words from a VMM that emulates the registers itself: checked, rewritten, put on the hardware queue, and
+    /// complete when this returns. Takes no SYNC and no configuration command: those are the caller's.
+    ///
+    /// # Errors
+    /// If the plugin or the hardware failed; nothing after the last complete command may be assumed.
+    pub fn invalidate(&self, words: &[u64]) -> Result<Invalidated, Cause> {
+        self.invalidate_words(words)
+    }
+
+    /// Publishes the host stream of each guest ID ([`viommu_plugin::NO_STREAM`] for none).
+    pub fn publish(&self, streams: Vec<u32>) {
+        self.ids.publish(streams);
+    }
+
+    /// Returns when nothing that was fetched under an older ID map is without a hardware SYNC.
+    ///
+    /// # Errors
+    /// If the hardware does not finish.
+    pub fn drain(&self) -> Result<(), SinkError> {
+        let mut fetch = self.queue();
+        self.sync_outstanding(&mut fetch)
+    }
+
+    /// What `virt_id`'s DMA should do now: the guest's mode, and if that is "translate" its table entry.
+    ///
+    /// # Errors
+    /// If the plugin failed.
+    pub fn desired_key(&self, virt_id: u32) -> Result<EntryKey, Cause> {
+        use viommu_plugin::KeyKind;
+        let mut entry = vec![0; self.parts.plugin.entry_words as usize];
+        let found = {
+            let registers = self.registers()?;
+            match registers.mode()? {
+                Mode::TRANSLATE => registers.entry(&GuestView(&self.parts.memory), virt_id, &mut entry)?,
+                Mode::BYPASS => return Ok(EntryKey { kind: KeyKind::BYPASS, ..Default::default() }),
+                _ => return Ok(EntryKey::default()),
+            }
+        };
+        if found == Lookup::FOUND { self.entry_key(&entry) } else { Ok(EntryKey::default()) }
+    }
+
+    /// What a guest table entry asks for.
+    ///
+    /// # Errors
+    /// If it has the wrong number of words, or the plugin failed.
+    pub fn entry_key(&self, words: &[u64]) -> Result<EntryKey, Cause> {
+        let expected = self.parts.plugin.entry_words as usize;
+        if words.len() != expected {
+            return Err(Cause::Invalid(format!("a table entry has {expected} words, not {}", words.len())));
+        }
+        Ok(self.parts.codec.entry_key(words)?)
+    }
+
+    /// Answers [`ConfigRequest::Entries`]: the command that asked is complete (or failed), and the queue goes on, on the
+    /// shard's thread.
+    pub fn configuration_done(self: &Arc<Self>, result: Result<(), GuestFault>) {
+        {
+            let _fetch = self.queue();
+            match result {
+                Ok(()) => self.advance(1),
+                Err(fault) => self.guest_fault(fault),
+            }
+            self.settle.resume();
+        }
+        self.kicked.store(true, Ordering::SeqCst);
+        self.queue_rekick();
+        self.settle.notify();
+    }
+
+    /// Answers [`ConfigRequest::Mode`] and [`ConfigRequest::Reset`].
+    pub fn mode_done(&self) {
+        self.settle.answered();
+    }
+
+    /// Puts an event record of `virt_id`'s device into the guest's event queue.
+    pub fn deliver_event(&self, virt_id: u32, record: &[u64]) {
+        let Ok(mut registers) = self.registers() else { return };
+        let effects = registers.event(virt_id, record);
+        drop(registers);
+        GuestCounters::add(&self.counters.events, 1);
+        self.metrics.events.increment(1);
+        self.signal_result(effects);
+    }
+
+    /// Shows the guest that events were lost.
+    pub fn event_lost(&self) {
+        let Ok(mut registers) = self.registers() else { return };
+        let effects = registers.event_lost();
+        drop(registers);
+        self.metrics.events_lost.increment(1);
+        self.signal_result(effects);
+    }
+
+    /// Stops this guest's queue for good.
+    pub fn quarantine(&self, why: GuestFault) {
+        self.settle.quarantine();
+        self.guest_fault(why);
+        self.settle.notify();
+    }
+
+    /// Whether [`Pipeline::quarantine`] was called or the data path gave up.
+    pub fn is_quarantined(&self) -> bool {
+        self.settle.is_quarantined()
+    }
+
+    /// Counters since creation.
+    pub fn counters(&self) -> &GuestCounters {
+        &self.counters
+    }
+
+    /// The number under which the sink knows this guest.
+    pub fn owner(&self) -> Owner {
+        self.parts.owner
+    }
+
+    /// The guest's tag in hardware.
+    pub fn tag(&self) -> u32 {
+        self.parts.tag
+    }
+
+    /// Check and rewrite, as this guest has it.
+    pub fn codec(&self) -> &Codec {
+        &self.parts.codec
+    }
+
+    fn registers(&self) -> Result<MutexGuard<'_, Frontend>, Cause> {
+        match &self.registers {
+            Some(registers) => Ok(lock(registers)),
+            None => Err(Cause::Unsupported("this vIOMMU has no frontend: the VMM emulates the registers".into())),
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Fetch> {
+        lock(&self.queue)
+    }
+
+    /// Takes the queue as far as it goes, unless another thread is at it: that one looks again before it leaves.
+    fn kick(self: &Arc<Self>) {
+        self.kicked.store(true, Ordering::SeqCst);
+        while self.kicked.load(Ordering::SeqCst) {
+            let mut fetch = match self.queue.try_lock() {
+                Ok(fetch) => fetch,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            self.kicked.store(false, Ordering::SeqCst);
+            self.run(&mut fetch, u32::MAX);
+            drop(fetch);
+            fence(Ordering::SeqCst);
+        }
+        self.settle.notify();
+    }
+
+    /// [`Pipeline::kick`] on the shard's thread: bounded, so that no guest keeps the others' thread.
+    fn kick_bounded(self: &Arc<Self>) {
+        const COMMANDS: u32 = 4096;
+        self.rekick_queued.store(false, Ordering::SeqCst);
+        self.kicked.store(false, Ordering::SeqCst);
+        let more = {
+            let mut fetch = self.queue();
+            self.run(&mut fetch, COMMANDS)
+        };
+        if more || self.kicked.load(Ordering::SeqCst) {
+            self.queue_rekick();
+        }
+        self.settle.notify();
+    }
+
+    fn queue_rekick(self: &Arc<Self>) {
+        if !self.rekick_queued.swap(true, Ordering::SeqCst) {
+            self.parts.shard.rekick(self);
+        }
+    }
+
+    fn idle(&self) -> bool {
+        if self.settle.is_quarantined() {
+            return true;
+        }
+        if self.settle.is_busy() || self.kicked.load(Ordering::SeqCst) || self.queue.try_lock().is_err() {
+            return false;
+        }
+        match self.registers().map(|registers| registers.queue()) {
+            Ok(Ok(queue)) => queue.state != QueueState::RUNNING || (queue.pending == 0 && queue.fault == GuestFault::NONE),
+            _ => true,
+        }
+    }
+
+    fn apply(self: &Arc<Self>, effects: &Effects) -> Result<(), Cause> {
+        self.signal(effects);
+        if effects.actions.any(Actions::RECONFIGURE) {
+            self.request_and_wait(ConfigRequest::Mode)?;
+        }
+        if effects.actions.any(Actions::KICK) {
+            self.kick();
+        }
+        Ok(())
+    }
+
+    fn request_and_wait(&self, request: ConfigRequest) -> Result<(), Cause> {
+        self.settle.asked();
+        (self.parts.on_configuration)(request);
+        let limit = self.parts.shard.sync_limit().saturating_mul(4);
+        if self.settle.wait_answered(limit) { Ok(()) } else { Err(Cause::TimedOut(limit)) }
+    }
+
+    fn give_up(&self, why: GuestFault) {
+        if self.settle.quarantine() {
+            (self.parts.on_configuration)(ConfigRequest::Quarantine(why));
+        }
+    }
+}
+
+/// The guest's memory as a frontend reads it.
+struct GuestView<'a>(&'a GuestMemoryMmap);
+
+impl viommu_plugin::GuestMemory for GuestView<'_> {
+    fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), viommu_plugin::Unreadable> {
+        use vm_memory::{Bytes, GuestAddress};
+        self.0.read_slice(bytes, GuestAddress(gpa)).map_err(|_| viommu_plugin::Unreadable)
+    }
+}
+
+/// A panic of another holder leaves no half-made state behind these locks: plugin calls are contained, and the rest is
+/// plain assignments.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,72 @@
+//! Step 6: what the guest sees when commands are done: CONS, completion signals, errors.
+
+use super::{GuestCounters, Pipeline};
+use viommu_plugin::{Effects, GuestFault};
+use viommu_plugin_host::CallError;
+use vm_memory::{Bytes, GuestAddress};
+
+impl Pipeline {
+    /// CONS moves past `commands` commands: all of them are on the hardware queue, or needed no hardware.
+    pub(super) fn advance(&self, commands: u32) {
+        if commands == 0 {
+            return;
+        }
+        let Ok(mut registers) = self.registers() else { return };
+        if let Err(error) = registers.advance(commands) {
+            drop(registers);
+            self.frontend_failed(&error);
+        }
+    }
+
+    /// The hardware finished everything before this SYNC: CONS moves past it and its signal goes out.
+    pub(super) fn sync_done(&self, command: &[u64]) {
+        let Ok(mut registers) = self.registers() else { return };
+        let effects = registers.sync_done(command);
+        drop(registers);
+        GuestCounters::add(&self.counters.syncs, 1);
+        GuestCounters::add(&self.counters.commands, 1);
+        self.metrics.syncs.increment(1);
+        self.signal_result(effects);
+    }
+
+    /// The command at CONS failed: the guest sees what hardware shows, and its queue stops.
+    pub(super) fn guest_fault(&self, fault: GuestFault) {
+        let slot = (fault.0 as usize).min(self.counters.faults.len() - 1);
+        GuestCounters::add(&self.counters.faults[slot], 1);
+        self.metrics.fault(fault);
+        let Ok(mut registers) = self.registers() else { return };
+        let effects = registers.fault(fault);
+        drop(registers);
+        self.signal_result(effects);
+    }
+
+    pub(super) fn signal_result(&self, effects: Result<Effects, CallError>) {
+        match effects {
+            Ok(effects) => self.signal(&effects),
+            Err(error) => self.frontend_failed(&error),
+        }
+    }
+
+    /// Stores first, then interrupts: a guest that takes the interrupt finds the record.
+    pub(super) fn signal(&self, effects: &Effects) {
+        for store in effects.stores.iter().take(effects.store_count as usize) {
+            let bytes = &store.bytes[..(store.len as usize).min(store.bytes.len())];
+            if let Err(error) = self.parts.memory.write_slice(bytes, GuestAddress(store.gpa)) {
+                tracing::debug!(owner = self.parts.owner.0, %error, "store outside guest memory dropped");
+            }
+        }
+        for msi in effects.msis.iter().take(effects.msi_count as usize) {
+            self.parts.interrupts.msi(msi.address, msi.data);
+        }
+        let mut lines = effects.lines;
+        while lines != 0 {
+            self.parts.interrupts.line(lines.trailing_zeros());
+            lines &= lines - 1;
+        }
+    }
+
+    fn frontend_failed(&self, error: &CallError) {
+        tracing::error!(owner = self.parts.owner.0, %error, "frontend failed: guest out of service");
+        self.give_up(GuestFault::HOST_ERROR);
+    }
+}

@@ -1,0 +1,235 @@
+//! Steps 3 to 5: check and rewrite a run of commands, put it on the hardware queue, and act on what stopped it.
+
+use super::guest_queue::{BATCH, Fetch};
+use super::{ConfigRequest, GuestCounters, Invalidated, Pipeline};
+use crate::Cause;
+use crate::backend::{Batch, Position, SinkError, Words};
+use viommu_plugin::{Classes, GuestFault, GuestQueue, QueueState, Rewritten, Stop};
+
+/// What a run does after one command was dealt with.
+enum Next {
+    Continue,
+    Leave,
+}
+
+impl Pipeline {
+    /// Takes the guest's queue as far as it goes, at most about `budget` commands. Whether it stopped for the budget.
+    pub(super) fn run(&self, fetch: &mut Fetch, budget: u32) -> bool {
+        let mut left = budget;
+        let mut first = true;
+        while !self.settle.is_held() {
+            let Some(queue) = self.guest_queue() else { return false };
+            if queue.state != QueueState::RUNNING || (queue.pending == 0 && queue.fault == GuestFault::NONE) {
+                return false;
+            }
+            if std::mem::take(&mut first) {
+                GuestCounters::add(&self.counters.doorbells, 1);
+                self.metrics.doorbells.increment(1);
+            }
+            if left == 0 {
+                return true;
+            }
+            let fetched = match fetch.fill(&self.parts.memory, &queue) {
+                Ok(commands) => commands,
+                Err(fault) => {
+                    self.guest_fault(fault);
+                    return false;
+                }
+            };
+            left = left.saturating_sub(fetched as u32);
+            if let Some(tap) = &self.parts.tap {
+                tap.fetched(fetch.guest_words(0, fetched).as_slice());
+            }
+            if let Next::Leave = self.run_fetched(fetch, fetched) {
+                return false;
+            }
+        }
+        false
+    }
+
+    fn guest_queue(&self) -> Option<GuestQueue> {
+        match self.registers().ok()?.queue() {
+            Ok(queue) => Some(queue),
+            Err(error) => {
+                tracing::error!(owner = self.parts.owner.0, %error, "frontend failed: guest out of service");
+                self.give_up(GuestFault::HOST_ERROR);
+                None
+            }
+        }
+    }
+
+    /// The commands of one fetch.
+    fn run_fetched(&self, fetch: &mut Fetch, fetched: usize) -> Next {
+        let mut done = 0;
+        while done < fetched {
+            let rewritten = match self.rewrite(fetch, done, fetched) {
+                Ok(rewritten) => rewritten,
+                Err(error) => {
+                    tracing::error!(owner = self.parts.owner.0, %error, "rewrite failed: guest out of service");
+                    self.give_up(GuestFault::HOST_ERROR);
+                    return Next::Leave;
+                }
+            };
+            let position = match self.place(fetch, &rewritten) {
+                Ok(position) => position,
+                Err(error) => return self.sink_failed(&error),
+            };
+            done += rewritten.taken as usize;
+            self.advance(rewritten.taken);
+            self.count(&rewritten);
+            match rewritten.stop {
+                Stop::END | Stop::ROOM => {}
+                Stop::ORDER => fetch.before = Classes::NONE,
+                Stop::SYNC => {
+                    if let Some(Err(error)) = position.map(|position| self.wait(position)) {
+                        return self.sink_failed(&error);
+                    }
+                    fetch.before = Classes::NONE;
+                    self.sync_done(fetch.guest_words(done, done + 1).as_slice());
+                    done += 1;
+                }
+                Stop::CONFIGURATION => {
+                    self.ask_configuration(fetch.guest_words(done, done + 1).as_slice());
+                    return Next::Leave;
+                }
+                _ => {
+                    self.guest_fault(rewritten.fault);
+                    return Next::Leave;
+                }
+            }
+        }
+        Next::Continue
+    }
+
+    /// Guest words become host words: every bit checked, every ID this guest's.
+    fn rewrite(&self, fetch: &mut Fetch, from: usize, to: usize) -> Result<Rewritten, Cause> {
+        let before = fetch.before;
+        let ids = self.ids.load();
+        let (guest, host) = fetch.halves(from, to);
+        let rewritten = self.parts.codec.rewrite(guest.as_slice(), before, ids.host_ids(), host)?;
+        let progress = rewritten.taken > 0 || !matches!(rewritten.stop, Stop::END | Stop::ROOM);
+        if progress { Ok(rewritten) } else { Err(Cause::Invalid("rewrite made no progress".into())) }
+    }
+
+    /// Puts the host words on the hardware queue, with a SYNC if what stopped the run needs one. `None` if there was
+    /// nothing to put: a SYNC with nothing unfinished before it is complete already.
+    fn place(&self, fetch: &mut Fetch, rewritten: &Rewritten) -> Result<Option<Position>, SinkError> {
+        let before = fetch.before.with(rewritten.classes);
+        let sync = matches!(rewritten.stop, Stop::SYNC | Stop::ORDER) && before != Classes::NONE;
+        if rewritten.written == 0 && !sync {
+            return Ok(None);
+        }
+        let words = rewritten.written as usize * self.parts.plugin.command_words as usize;
+        let batch = Batch {
+            owner: self.parts.owner,
+            words: Words::of(&fetch.host[..words]),
+            classes: rewritten.classes,
+            sync,
+        };
+        let position = self.parts.shard.submit(&self.lane, batch)?;
+        fetch.before = before;
+        if sync {
+            GuestCounters::add(&self.counters.hardware_syncs, 1);
+        }
+        Ok(Some(position))
+    }
+
+    fn wait(&self, position: Position) -> Result<(), SinkError> {
+        self.parts.shard.wait(self.parts.owner, position)
+    }
+
+    /// Puts a SYNC behind whatever has none, and waits for it.
+    pub(super) fn sync_outstanding(&self, fetch: &mut Fetch) -> Result<(), SinkError> {
+        if fetch.before == Classes::NONE {
+            return Ok(());
+        }
+        let batch =
+            Batch { owner: self.parts.owner, words: Words::of(&[]), classes: Classes::NONE, sync: true };
+        let position = self.parts.shard.submit(&self.lane, batch)?;
+        GuestCounters::add(&self.counters.hardware_syncs, 1);
+        self.wait(position)?;
+        fetch.before = Classes::NONE;
+        Ok(())
+    }
+
+    fn ask_configuration(&self, command: &[u64]) {
+        match self.parts.codec.configuration(command) {
+            Ok(configuration) => {
+                self.settle.pause();
+                (self.parts.on_configuration)(ConfigRequest::Entries(configuration));
+            }
+            Err(error) => {
+                tracing::error!(owner = self.parts.owner.0, %error, "configuration command: guest out of service");
+                self.give_up(GuestFault::HOST_ERROR);
+            }
+        }
+    }
+
+    fn sink_failed(&self, error: &SinkError) -> Next {
+        tracing::warn!(owner = self.parts.owner.0, %error, "guest commands not carried out");
+        match error {
+            SinkError::Fault(fault) => self.guest_fault(*fault),
+            SinkError::TimedOut(_) => self.guest_fault(GuestFault::HOST_ERROR),
+            SinkError::Quarantined | SinkError::Gone(_) => self.give_up(GuestFault::HOST_ERROR),
+        }
+        Next::Leave
+    }
+
+    fn count(&self, rewritten: &Rewritten) {
+        GuestCounters::add(&self.counters.commands, u64::from(rewritten.taken));
+        for (counter, n) in
+            [(&self.metrics.tlb, rewritten.tlb), (&self.metrics.config, rewritten.config), (&self.metrics.atc, rewritten.atc)]
+        {
+            if n > 0 {
+                counter.increment(u64::from(n));
+            }
+        }
+        if rewritten.local_stream > 0 {
+            GuestCounters::add(&self.counters.local_stream, u64::from(rewritten.local_stream));
+            self.metrics.local_stream.increment(u64::from(rewritten.local_stream));
+        }
+        if rewritten.hints > 0 {
+            GuestCounters::add(&self.counters.hints, u64::from(rewritten.hints));
+        }
+    }
+
+    /// [`Pipeline::invalidate`]: the same steps without a guest queue or registers.
+    pub(super) fn invalidate_words(&self, words: &[u64]) -> Result<Invalidated, Cause> {
+        let command_words = self.parts.plugin.command_words as usize;
+        if !words.len().is_multiple_of(command_words) {
+            return Err(Cause::Invalid(format!("{} words are not whole commands of {command_words}", words.len())));
+        }
+        if self.settle.is_quarantined() {
+            return Err(Cause::Quarantined("the data path gave up on this guest".into()));
+        }
+        let mut fetch = self.queue();
+        let total = words.len() / command_words;
+        let mut done = 0;
+        let mut fault = GuestFault::NONE;
+        while done < total && fault == GuestFault::NONE {
+            let run = &words[done * command_words..total.min(done + BATCH) * command_words];
+            let ids = self.ids.load();
+            let before = fetch.before;
+            let rewritten = self.parts.codec.rewrite(run, before, ids.host_ids(), &mut fetch.host)?;
+            self.place(&mut fetch, &rewritten).map_err(sink_cause)?;
+            done += rewritten.taken as usize;
+            self.count(&rewritten);
+            match rewritten.stop {
+                Stop::END | Stop::ROOM if rewritten.taken > 0 => {}
+                Stop::ORDER => fetch.before = Classes::NONE,
+                Stop::FAULT => fault = rewritten.fault,
+                _ => fault = GuestFault::ILLEGAL_OPCODE,
+            }
+        }
+        self.sync_outstanding(&mut fetch).map_err(sink_cause)?;
+        Ok(Invalidated { handled: done, fault })
+    }
+}
+
+fn sink_cause(error: SinkError) -> Cause {
+    match error {
+        SinkError::TimedOut(limit) => Cause::TimedOut(limit),
+        SinkError::Quarantined => Cause::Quarantined("by the hardware queue".into()),
+        error => Cause::Queue(error.to_string()),
+    }
+}
