@@ -1,95 +1,157 @@
-//! Stub.
-#![allow(unused_variables)]
-use crate::CallError;
-#[allow(unused_imports)]
-use viommu_plugin::*;
-/// See [`viommu_plugin::Driver`].
+//! The driver part, called through the table.
+//!
+//! UNSAFETY: `call!`.
+#![expect(unsafe_code)]
+
+use crate::CallError::{self, OutOfRange};
+use crate::answers;
+use crate::callbacks::Loan;
+use crate::instance::{Instance, call, lend};
+use viommu_plugin::{DriverInfo, EntryKey, Hardware, HostEvent, HostInvalidation, QueueFault, Register};
+
+/// More ID registers than any IOMMU has.
+const REGISTERS_MAX: usize = 4096;
+
+/// Programs one physical IOMMU: [`viommu_plugin::Driver`] in a plugin. Every method fails with a [`CallError`] if the
+/// plugin refuses, panics, panicked before, or answers what cannot be, or if the hardware handed in panicked.
 #[derive(Debug)]
-pub struct Driver {}
-/// See [`viommu_plugin::Driver`].
+pub struct Driver {
+    // Before the loan: the instance knows the loan's address until it is destroyed.
+    instance: Instance,
+    hardware: Loan<Box<dyn Hardware>>,
+}
+
 impl Driver {
+    pub(crate) fn new(instance: Instance, hardware: Loan<Box<dyn Hardware>>) -> Self {
+        Self { instance, hardware }
+    }
+
     /// See [`viommu_plugin::Driver::info`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Driver`].
     pub fn info(&self) -> Result<DriverInfo, CallError> {
-        unimplemented!()
+        let mut info = DriverInfo::default();
+        lend!(self.hardware: driver_info(&mut info))?;
+        let command_words = self.instance.table().info.command_words;
+        answers::driver_info(info, command_words).map_err(|what| OutOfRange { slot: "driver_info", what })
     }
+
     /// See [`viommu_plugin::Driver::guest_registers`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Driver`].
     pub fn guest_registers(&self) -> Result<Vec<Register>, CallError> {
-        unimplemented!()
+        let mut registers = vec![Register::default(); 64];
+        loop {
+            let room = registers.len();
+            let count = lend!(self.hardware: driver_guest_registers(registers.as_mut_ptr(), room))?;
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            if count <= room {
+                registers.truncate(count);
+                return Ok(registers);
+            }
+            if count > REGISTERS_MAX || room > 64 {
+                let what = "more registers than it said, or than an IOMMU has";
+                return Err(OutOfRange { slot: "driver_guest_registers", what });
+            }
+            registers.resize(count, Register::default());
+        }
     }
+
     /// See [`viommu_plugin::Driver::stage2_create`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Driver`].
     pub fn stage2_create(&mut self, tag: u32) -> Result<u32, CallError> {
-        unimplemented!()
+        let mut handle = 0;
+        lend!(self.hardware: driver_stage2_create(tag, &mut handle); why)?;
+        Ok(handle)
     }
+
     /// See [`viommu_plugin::Driver::stage2_map`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Driver`].
     pub fn stage2_map(&mut self, stage2: u32, ipa: u64, pa: u64, len: u64, write: bool) -> Result<(), CallError> {
-        unimplemented!()
+        lend!(self.hardware: driver_stage2_map(stage2, ipa, pa, len, write.into()); why)?;
+        Ok(())
     }
+
     /// See [`viommu_plugin::Driver::stage2_unmap`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Driver`].
     pub fn stage2_unmap(&mut self, stage2: u32, ipa: u64, len: u64) -> Result<(), CallError> {
-        unimplemented!()
+        lend!(self.hardware: driver_stage2_unmap(stage2, ipa, len); why)?;
+        Ok(())
     }
+
     /// See [`viommu_plugin::Driver::stage2_destroy`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Driver`].
     pub fn stage2_destroy(&mut self, stage2: u32) -> Result<(), CallError> {
-        unimplemented!()
+        lend!(self.hardware: driver_stage2_destroy(stage2))?;
+        Ok(())
     }
+
     /// See [`viommu_plugin::Driver::attach`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Driver`].
     pub fn attach(&mut self, stream: u32, stage2: u32, key: &EntryKey) -> Result<(), CallError> {
-        unimplemented!()
+        lend!(self.hardware: driver_attach(stream, stage2, key); why)?;
+        Ok(())
     }
+
     /// See [`viommu_plugin::Driver::detach`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Driver`].
     pub fn detach(&mut self, stream: u32) -> Result<(), CallError> {
-        unimplemented!()
+        lend!(self.hardware: driver_detach(stream); why)?;
+        Ok(())
     }
+
     /// See [`viommu_plugin::Driver::encode`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Driver`].
     pub fn encode(&self, what: &HostInvalidation, out: &mut [u64]) -> Result<usize, CallError> {
-        unimplemented!()
+        let words = lend!(self.hardware: driver_encode(what, out.as_mut_ptr(), out.len()))?;
+        let fits = usize::try_from(words).ok().filter(|words| *words <= out.len());
+        fits.ok_or(OutOfRange { slot: "driver_encode", what: "more words than there is room" })
     }
+
     /// See [`viommu_plugin::Driver::queue_fault`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Driver`].
     pub fn queue_fault(&mut self) -> Result<Option<QueueFault>, CallError> {
-        unimplemented!()
+        let mut fault = QueueFault::default();
+        let stopped = lend!(self.hardware: driver_queue_fault(&mut fault))?;
+        let fault = (stopped != 0).then(|| answers::queue_fault(fault)).transpose();
+        fault.map_err(|what| OutOfRange { slot: "driver_queue_fault", what })
     }
+
     /// See [`viommu_plugin::Driver::queue_resume`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Driver`].
     pub fn queue_resume(&mut self) -> Result<(), CallError> {
-        unimplemented!()
+        lend!(self.hardware: driver_queue_resume())?;
+        Ok(())
     }
+
     /// See [`viommu_plugin::Driver::event`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Driver`].
     pub fn event(&mut self) -> Result<Option<HostEvent>, CallError> {
-        unimplemented!()
+        let mut event = HostEvent::default();
+        let some = lend!(self.hardware: driver_event(&mut event))?;
+        let event = (some != 0).then(|| answers::host_event(event)).transpose();
+        event.map_err(|what| OutOfRange { slot: "driver_event", what })
     }
 }

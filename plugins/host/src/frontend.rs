@@ -1,102 +1,155 @@
-//! Stub.
-#![allow(unused_variables)]
-use crate::CallError;
-#[allow(unused_imports)]
-use viommu_plugin::*;
-/// See [`viommu_plugin::Frontend`].
+//! The frontend part, called through the table.
+//!
+//! UNSAFETY: `call!`.
+#![expect(unsafe_code)]
+
+use crate::CallError::{self, OutOfRange};
+use crate::answers;
+use crate::callbacks::with_memory;
+use crate::instance::{Instance, call};
+use crate::table::text;
+use viommu_plugin::abi::Text;
+use viommu_plugin::{Effects, GuestFault, GuestMemory, GuestQueue, Lookup, Message, Mode};
+
+/// The register frame a guest sees: [`viommu_plugin::Frontend`] in a plugin. Every method fails with a [`CallError`]
+/// if the plugin panics, panicked before, or answers what cannot be.
 #[derive(Debug)]
-pub struct Frontend {}
-/// See [`viommu_plugin::Frontend`].
+pub struct Frontend {
+    instance: Instance,
+}
+
 impl Frontend {
+    pub(crate) fn new(instance: Instance) -> Self {
+        Self { instance }
+    }
+
     /// See [`viommu_plugin::Frontend::read`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Frontend`].
     pub fn read(&self, offset: u64, size: u32) -> Result<u64, CallError> {
-        unimplemented!()
+        let mut value = 0;
+        call!(self.instance.frontend_read(offset, size, &mut value))?;
+        Ok(value)
     }
+
     /// See [`viommu_plugin::Frontend::write`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Frontend`].
     pub fn write(&mut self, offset: u64, size: u32, value: u64) -> Result<Effects, CallError> {
-        unimplemented!()
+        let mut effects = Effects::default();
+        call!(self.instance.frontend_write(offset, size, value, &mut effects))?;
+        answers::effects(effects).map_err(|what| OutOfRange { slot: "frontend_write", what })
     }
+
     /// See [`viommu_plugin::Frontend::queue`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Frontend`].
     pub fn queue(&self) -> Result<GuestQueue, CallError> {
-        unimplemented!()
+        let mut queue = GuestQueue::default();
+        call!(self.instance.frontend_queue(&mut queue))?;
+        let command_words = self.instance.table().info.command_words;
+        answers::queue(queue, command_words).map_err(|what| OutOfRange { slot: "frontend_queue", what })
     }
+
     /// See [`viommu_plugin::Frontend::advance`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Frontend`].
     pub fn advance(&mut self, commands: u32) -> Result<(), CallError> {
-        unimplemented!()
+        call!(self.instance.frontend_advance(commands))?;
+        Ok(())
     }
+
     /// See [`viommu_plugin::Frontend::fault`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Frontend`].
     pub fn fault(&mut self, fault: GuestFault) -> Result<Effects, CallError> {
-        unimplemented!()
+        let mut effects = Effects::default();
+        call!(self.instance.frontend_fault(fault, &mut effects))?;
+        answers::effects(effects).map_err(|what| OutOfRange { slot: "frontend_fault", what })
     }
+
     /// See [`viommu_plugin::Frontend::sync_done`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Frontend`].
     pub fn sync_done(&mut self, command: &[u64]) -> Result<Effects, CallError> {
-        unimplemented!()
+        let mut effects = Effects::default();
+        call!(self.instance.frontend_sync_done(command.as_ptr(), command.len(), &mut effects))?;
+        answers::effects(effects).map_err(|what| OutOfRange { slot: "frontend_sync_done", what })
     }
+
     /// See [`viommu_plugin::Frontend::event`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Frontend`].
     pub fn event(&mut self, virt_id: u32, record: &[u64]) -> Result<Effects, CallError> {
-        unimplemented!()
+        let mut effects = Effects::default();
+        call!(self.instance.frontend_event(virt_id, record.as_ptr(), record.len(), &mut effects))?;
+        answers::effects(effects).map_err(|what| OutOfRange { slot: "frontend_event", what })
     }
+
     /// See [`viommu_plugin::Frontend::event_lost`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Frontend`].
     pub fn event_lost(&mut self) -> Result<Effects, CallError> {
-        unimplemented!()
+        let mut effects = Effects::default();
+        call!(self.instance.frontend_event_lost(&mut effects))?;
+        answers::effects(effects).map_err(|what| OutOfRange { slot: "frontend_event_lost", what })
     }
-    /// See [`viommu_plugin::Frontend::mode`].
+
+    /// See [`viommu_plugin::Frontend::mode`]. A mode this host does not know is [`Mode::ABORT`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Frontend`].
     pub fn mode(&self) -> Result<Mode, CallError> {
-        unimplemented!()
+        let mut mode = Mode::ABORT;
+        call!(self.instance.frontend_mode(&mut mode))?;
+        Ok(answers::mode(mode))
     }
-    /// See [`viommu_plugin::Frontend::entry`].
+
+    /// See [`viommu_plugin::Frontend::entry`]. A result this host does not know is [`Lookup::UNREADABLE`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Frontend`]; also if `memory` panicked.
     pub fn entry(&self, memory: &dyn GuestMemory, virt_id: u32, entry: &mut [u64]) -> Result<Lookup, CallError> {
-        unimplemented!()
+        let mut lookup = Lookup::UNREADABLE;
+        with_memory(memory, "frontend_entry", |memory| {
+            call!(self.instance.frontend_entry(memory, virt_id, entry.as_mut_ptr(), entry.len(), &mut lookup))?;
+            Ok(answers::lookup(lookup))
+        })
     }
+
     /// See [`viommu_plugin::Frontend::reset`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Frontend`].
     pub fn reset(&mut self) -> Result<(), CallError> {
-        unimplemented!()
+        call!(self.instance.frontend_reset())?;
+        Ok(())
     }
+
     /// See [`viommu_plugin::Frontend::register_name`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Frontend`].
     pub fn register_name(&self, offset: u64) -> Result<Option<&'static str>, CallError> {
-        unimplemented!()
+        let mut name = Text::NONE;
+        call!(self.instance.frontend_register_name(offset, &mut name))?;
+        text(name).map_err(|what| OutOfRange { slot: "frontend_register_name", what })
     }
+
     /// See [`viommu_plugin::Frontend::trouble`].
     ///
     /// # Errors
-    /// See [`CallError`].
+    /// See [`Frontend`].
     pub fn trouble(&self, text: &mut Message) -> Result<(), CallError> {
-        unimplemented!()
+        call!(self.instance.frontend_trouble(text))?;
+        Ok(())
     }
 }

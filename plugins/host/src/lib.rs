@@ -1,11 +1,16 @@
 //! A vendor plugin as the framework sees it: found, loaded, called, and every answer checked.
+mod answers;
+mod callbacks;
 mod codec;
 mod driver;
 mod error;
 mod frontend;
+mod instance;
+mod library;
 mod model;
 mod plugin;
 mod search;
+mod table;
 
 pub use codec::Codec;
 pub use driver::Driver;

@@ -1,6 +1,15 @@
-//! A plugin and its fixed facts.
-use crate::{CallError, Codec, Driver, Frontend, LoadError, Model, SearchPath};
+//! A plugin, linked or loaded, and its parts.
+//!
+//! UNSAFETY: calls the create slots.
+#![expect(unsafe_code)]
+
+use crate::callbacks::Loan;
+use crate::instance::Instance;
+use crate::table::Table;
+use crate::{CallError, Codec, Driver, Frontend, LoadError, Model, SearchPath, library};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use viommu_plugin::abi::{ModelSetup, PluginEntry};
 use viommu_plugin::{Hardware, ModelConfig, ModelHost, Register, Vendor};
 
 /// A plugin's fixed facts.
@@ -10,15 +19,15 @@ pub struct PluginInfo {
     pub name: String,
     /// The plugin's own version.
     pub version: String,
-    /// Vendor code of recordings.
+    /// Code of the vendor's recordings: 1 Arm SMMUv3, 2 AMD-Vi, 3 Intel VT-d; others from 0x8000.
     pub vendor: u32,
-    /// The plugin's ABI version.
+    /// Major version of the ABI it was built with; the host's own, or it would not have been loaded.
     pub abi_major: u32,
-    /// The plugin's ABI version.
+    /// Minor version of the ABI it was built with; may be older or newer than the host's.
     pub abi_minor: u32,
     /// Where it was loaded from; `None` if linked.
     pub path: Option<PathBuf>,
-    /// Words of 8 bytes a command.
+    /// Words of 8 bytes a command, at most.
     pub command_words: usize,
     /// Words of a guest table entry.
     pub entry_words: usize,
@@ -26,63 +35,134 @@ pub struct PluginInfo {
     pub event_words: usize,
     /// Bytes of the register frame.
     pub frame_bytes: u64,
-    /// What the vendor calls a guest's stream ID.
+    /// What the vendor calls a guest's stream ID, for messages.
     pub stream_name: String,
+    /// The parts it offers, of `frontend`, `codec`, `driver`, `model`.
+    pub parts: Vec<&'static str>,
 }
 
-/// A vendor's plugin.
+/// A vendor's plugin. Cheap to clone; its library stays mapped for the life of the process.
 #[derive(Debug, Clone)]
-pub struct Plugin {}
+pub struct Plugin {
+    table: Arc<Table>,
+}
 
 impl Plugin {
-    /// A vendor linked into this program.
+    /// A vendor linked into this program. It is called through the same table as one from a `.so`.
+    ///
+    /// # Panics
+    /// If the name in [`Vendor::INFO`] is not made of a-z, 0-9 and '-', or a text there is empty or very long.
     pub fn linked<V: Vendor>() -> Self {
-        unimplemented!()
+        let entry = const { &PluginEntry::of::<V>() };
+        // SAFETY: a whole table of this version that lives for ever.
+        let table = unsafe { Table::read(entry, None) };
+        Self { table: Arc::new(table.unwrap_or_else(|error| panic!("{error}"))) }
     }
-    /// Loads a `.so`.
+
+    /// Loads the `.so` at `path`. A plugin is trusted code: its constructors run at once.
     ///
     /// # Errors
-    /// See [`LoadError`].
-    pub fn load(_path: &Path) -> Result<Self, LoadError> {
-        unimplemented!()
+    /// If the file is not there, not a shared library, or not a plugin of this ABI.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        library::load(path).map(|table| Self { table: Arc::new(table) })
     }
-    /// Finds a plugin by name on the search path; a value with '/' is a path.
+
+    /// Finds a plugin by name on the search path, where the first file counts. A value with '/' is a path.
     ///
     /// # Errors
-    /// See [`LoadError`].
-    pub fn find(_name_or_path: &str, _search: &SearchPath) -> Result<Self, LoadError> {
-        unimplemented!()
+    /// [`LoadError::NotFound`] lists every file that was looked for; otherwise as [`Plugin::load`].
+    pub fn find(name_or_path: &str, search: &SearchPath) -> Result<Self, LoadError> {
+        if name_or_path.contains('/') {
+            return Self::load(Path::new(name_or_path));
+        }
+        let file = SearchPath::file_name(name_or_path);
+        let looked: Vec<PathBuf> = search.folders().iter().map(|folder| folder.join(&file)).collect();
+        match looked.iter().find(|path| path.exists()) {
+            Some(path) => Self::load(path),
+            None => Err(LoadError::NotFound { name: name_or_path.into(), looked }),
+        }
     }
+
     /// Fixed facts.
     pub fn info(&self) -> &PluginInfo {
-        unimplemented!()
+        &self.table.info
     }
+
     /// A frontend that shows these ID registers.
     ///
     /// # Errors
-    /// [`CallError::Refused`] if a vIOMMU cannot be what they promise.
-    pub fn frontend(&self, _registers: &[Register]) -> Result<Frontend, CallError> {
-        unimplemented!()
+    /// [`CallError::Refused`] if they promise a guest what a vIOMMU cannot be.
+    pub fn frontend(&self, registers: &[Register]) -> Result<Frontend, CallError> {
+        const SLOT: &str = "frontend_create";
+        let entry = &self.table.entry;
+        let create = entry.frontend_create.ok_or(CallError::Missing { slot: SLOT })?;
+        // SAFETY: the slots of one part; the registers outlive the call.
+        let instance = unsafe {
+            Instance::create(&self.table, SLOT, entry.frontend_destroy, |instance, why| {
+                create(registers.as_ptr(), registers.len(), instance, why)
+            })
+        };
+        instance.map(Frontend::new)
     }
+
     /// A codec that accepts what these ID registers promise.
     ///
     /// # Errors
     /// As [`Plugin::frontend`].
-    pub fn codec(&self, _registers: &[Register]) -> Result<Codec, CallError> {
-        unimplemented!()
+    pub fn codec(&self, registers: &[Register]) -> Result<Codec, CallError> {
+        const SLOT: &str = "codec_create";
+        let entry = &self.table.entry;
+        let create = entry.codec_create.ok_or(CallError::Missing { slot: SLOT })?;
+        // SAFETY: as in `frontend`.
+        let instance = unsafe {
+            Instance::create(&self.table, SLOT, entry.codec_destroy, |instance, why| {
+                create(registers.as_ptr(), registers.len(), instance, why)
+            })
+        };
+        instance.map(Codec::new)
     }
-    /// Takes over a physical IOMMU.
+
+    /// Takes over a physical IOMMU: allocates tables and queues, enables it with every stream aborting.
     ///
     /// # Errors
-    /// [`CallError::Refused`] if the hardware lacks what nesting needs.
-    pub fn driver(&self, _hardware: Box<dyn Hardware>) -> Result<Driver, CallError> {
-        unimplemented!()
+    /// [`CallError::Refused`] if the hardware lacks what nesting needs, or does not answer.
+    pub fn driver(&self, hardware: Box<dyn Hardware>) -> Result<Driver, CallError> {
+        const SLOT: &str = "driver_create";
+        let entry = &self.table.entry;
+        let create = entry.driver_create.ok_or(CallError::Missing { slot: SLOT })?;
+        let loan = Loan::new(hardware);
+        let calls = loan.calls();
+        // SAFETY: the slots of one part; the loan is kept beside the instance and dropped after it.
+        let instance = unsafe {
+            Instance::create(&self.table, SLOT, entry.driver_destroy, |instance, why| create(&calls, instance, why))
+        };
+        loan.check(SLOT, instance).map(|instance| Driver::new(instance, loan))
     }
+
     /// A software IOMMU.
     ///
     /// # Errors
-    /// [`CallError::Refused`] if the registers ask for what it does not model.
-    pub fn model(&self, _host: Box<dyn ModelHost>, _config: ModelConfig<'_>) -> Result<Model, CallError> {
-        unimplemented!()
+    /// [`CallError::Refused`] if the ID registers ask for what it does not model.
+    pub fn model(&self, host: Box<dyn ModelHost>, config: ModelConfig<'_>) -> Result<Model, CallError> {
+        const SLOT: &str = "model_create";
+        let entry = &self.table.entry;
+        let create = entry.model_create.ok_or(CallError::Missing { slot: SLOT })?;
+        let loan = Loan::new(host);
+        let calls = loan.calls();
+        let setup = ModelSetup {
+            size: size_of::<ModelSetup>() as u32,
+            atc: config.atc.into(),
+            tlb_capacity: config.tlb_capacity,
+            reserved: 0,
+            registers: config.registers.as_ptr(),
+            register_count: config.registers.len(),
+        };
+        // SAFETY: as in `driver`; the setup outlives the call.
+        let instance = unsafe {
+            Instance::create(&self.table, SLOT, entry.model_destroy, |instance, why| {
+                create(&calls, &setup, instance, why)
+            })
+        };
+        loan.check(SLOT, instance).map(|instance| Model::new(instance, loan))
     }
 }

@@ -1,0 +1,176 @@
+//! What a plugin may answer. Pure checks; the words of an `Err` complete "answered out of range: ".
+//!
+//! Values from open sets that this host does not know become the safest one known.
+
+use viommu_plugin::{
+    Answer, Classes, Configuration, DriverInfo, Effects, EntryKey, EventOwner, GuestFault, GuestQueue, HostEvent,
+    KeyKind, Lookup, Mode, QueueFault, QueueFaultKind, QueueState, Rewritten, Status, Stop,
+};
+
+type Checked<T> = Result<T, &'static str>;
+
+/// Host commands that one guest command may become at most, before "no room" in an empty buffer of that size is taken
+/// for a plugin that would never get on.
+const EXPANSION_MAX: usize = 8;
+
+fn check<T>(right: bool, value: T, what: &'static str) -> Checked<T> {
+    if right { Ok(value) } else { Err(what) }
+}
+
+/// A rewrite of `given` guest commands with room for `room` host commands and `before` on the ring.
+#[inline]
+pub(crate) fn rewritten(mut answer: Rewritten, given: usize, room: usize, before: Classes) -> Checked<Rewritten> {
+    let (taken, written) = (answer.taken as usize, answer.written as usize);
+    check(taken <= given, (), "more commands taken than given")?;
+    check(written <= room, (), "more commands written than there is room")?;
+    let local = u64::from(answer.local_stream) + u64::from(answer.hints);
+    check(local <= u64::from(answer.taken), (), "more local commands than taken")?;
+    let classes = u64::from(answer.tlb) + u64::from(answer.config) + u64::from(answer.atc);
+    check(classes <= u64::from(answer.written), (), "more commands by class than written")?;
+    let counted = [(answer.tlb, Classes::TLB), (answer.config, Classes::CONFIG), (answer.atc, Classes::ATC)];
+    let told = counted.iter().all(|(count, class)| *count == 0 || answer.classes.any(*class));
+    check(told, (), "a class counted that is not in the set of classes")?;
+    if answer.stop == Stop::END {
+        return check(taken == given, answer, "stopped at the end with commands left");
+    }
+    check(taken < given, (), "stopped at a command beyond the last")?;
+    match answer.stop {
+        Stop::SYNC | Stop::CONFIGURATION => {}
+        Stop::ORDER => {
+            let progress = taken > 0 || before != Classes::NONE;
+            check(progress, (), "asked for a SYNC with nothing to wait for")?;
+        }
+        Stop::ROOM => {
+            let progress = taken > 0 || room < EXPANSION_MAX;
+            check(progress, (), "no room for one command in a buffer for many")?;
+        }
+        _ => {
+            answer.stop = Stop::FAULT;
+            if answer.fault == GuestFault::NONE {
+                answer.fault = GuestFault::ILLEGAL_OPCODE;
+            }
+        }
+    }
+    Ok(answer)
+}
+
+pub(crate) fn configuration(scope: Configuration) -> Checked<Configuration> {
+    check(scope.first <= scope.last, scope, "last ID before the first")
+}
+
+pub(crate) fn entry_key(mut key: EntryKey) -> Checked<EntryKey> {
+    if !matches!(key.kind, KeyKind::BYPASS | KeyKind::TRANSLATE) {
+        key.kind = KeyKind::ABORT;
+    }
+    let canonical = key.kind == KeyKind::TRANSLATE || key.words == [0; 4];
+    check(canonical, key, "words in a key that does not translate")
+}
+
+pub(crate) fn effects(effects: Effects) -> Checked<Effects> {
+    check(effects.store_count as usize <= effects.stores.len(), (), "more stores than there is room")?;
+    check(effects.msi_count as usize <= effects.msis.len(), (), "more messages than there is room")?;
+    let stores = &effects.stores[..effects.store_count as usize];
+    let fit = stores.iter().all(|store| store.len as usize <= store.bytes.len());
+    check(fit, effects, "a store longer than its bytes")
+}
+
+/// A command queue of a vendor whose commands have at most `command_words`.
+#[inline]
+pub(crate) fn queue(mut queue: GuestQueue, command_words: usize) -> Checked<GuestQueue> {
+    if !matches!(queue.state, QueueState::DISABLED | QueueState::RUNNING) {
+        queue.state = QueueState::STOPPED;
+    }
+    if queue.state == QueueState::RUNNING && queue.fault == GuestFault::NONE {
+        let words = (1..=command_words).contains(&(queue.command_words as usize));
+        check(words, (), "commands of impossible length")?;
+        check(queue.capacity == 0 || queue.head < queue.capacity, (), "the queue's head is outside it")?;
+    }
+    check(queue.pending <= queue.capacity, queue, "more commands pending than the queue holds")
+}
+
+pub(crate) fn mode(mode: Mode) -> Mode {
+    if matches!(mode, Mode::BYPASS | Mode::TRANSLATE) { mode } else { Mode::ABORT }
+}
+
+pub(crate) fn lookup(lookup: Lookup) -> Lookup {
+    if matches!(lookup, Lookup::FOUND | Lookup::NO_ENTRY) { lookup } else { Lookup::UNREADABLE }
+}
+
+pub(crate) fn driver_info(info: DriverInfo, command_words: usize) -> Checked<DriverInfo> {
+    let ring = info.ring;
+    check((1..=command_words).contains(&(ring.command_words as usize)), (), "ring commands of impossible length")?;
+    check((1..=24).contains(&ring.log2_commands), (), "a ring of impossible size")?;
+    let index_bits = u64::from(ring.index_shift) + u64::from(ring.log2_commands) + u64::from(ring.wrap_bit);
+    check(index_bits <= 32 && ring.wrap_bit <= 1, (), "an index beyond its register")?;
+    check(info.first_tag <= info.last_tag, (), "no tags")?;
+    check(info.streams > 0, (), "no streams")?;
+    check(info.page_log2 <= info.ipa_bits && info.ipa_bits <= 64, info, "an impossible page or address size")
+}
+
+pub(crate) fn queue_fault(fault: QueueFault) -> Checked<QueueFault> {
+    let known = [QueueFaultKind::ILLEGAL, QueueFaultKind::FETCH, QueueFaultKind::ATC_TIMEOUT].contains(&fault.kind);
+    check(known, fault, "a queue fault of unknown kind")
+}
+
+pub(crate) fn host_event(mut event: HostEvent) -> Checked<HostEvent> {
+    if !matches!(event.owner, EventOwner::GUEST | EventOwner::LOST) {
+        event.owner = EventOwner::HOST;
+    }
+    check(event.words as usize <= event.record.len(), event, "an event longer than its record")
+}
+
+/// Answers written by a translation.
+#[inline]
+pub(crate) fn answers(answers: &[Answer]) -> Checked<()> {
+    let right = answers.iter().all(|answer| answer.status.0 <= Status::DISABLED.0 && answer.leaf_log2 <= 64);
+    check(right, (), "an answer of unknown status or impossible size")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(taken: u32, written: u32, stop: Stop) -> Rewritten {
+        Rewritten { taken, written, stop, ..Default::default() }
+    }
+
+    #[test]
+    fn a_rewrite_must_stay_in_its_buffers_and_get_on() {
+        let none = Classes::NONE;
+        assert!(rewritten(answer(4, 4, Stop::END), 4, 4, none).is_ok());
+        assert!(rewritten(answer(5, 4, Stop::END), 4, 4, none).is_err());
+        assert!(rewritten(answer(4, 5, Stop::END), 4, 4, none).is_err());
+        assert!(rewritten(answer(3, 3, Stop::END), 4, 4, none).is_err());
+        assert!(rewritten(answer(4, 0, Stop::SYNC), 4, 4, none).is_err());
+        assert!(rewritten(answer(0, 0, Stop::ORDER), 4, 4, none).is_err());
+        assert!(rewritten(answer(0, 0, Stop::ORDER), 4, 4, Classes::TLB).is_ok());
+        assert!(rewritten(answer(0, 0, Stop::ROOM), 4, 1, none).is_ok());
+        assert!(rewritten(answer(0, 0, Stop::ROOM), 4, 64, none).is_err());
+        assert!(rewritten(Rewritten { hints: 5, ..answer(4, 0, Stop::END) }, 4, 4, none).is_err());
+        assert!(rewritten(Rewritten { atc: 1, ..answer(4, 4, Stop::END) }, 4, 4, none).is_err());
+    }
+
+    #[test]
+    fn an_unknown_stop_is_a_fault_with_a_reason() {
+        let checked = rewritten(answer(1, 1, Stop(77)), 4, 4, Classes::NONE).unwrap();
+        assert_eq!((checked.stop, checked.fault), (Stop::FAULT, GuestFault::ILLEGAL_OPCODE));
+    }
+
+    #[test]
+    fn unknown_values_become_the_safest_known() {
+        assert_eq!(mode(Mode(9)), Mode::ABORT);
+        assert_eq!(lookup(Lookup(9)), Lookup::UNREADABLE);
+        assert_eq!(entry_key(EntryKey { kind: KeyKind(9), ..Default::default() }).unwrap().kind, KeyKind::ABORT);
+        assert!(entry_key(EntryKey { kind: KeyKind::BYPASS, words: [1, 0, 0, 0], ..Default::default() }).is_err());
+    }
+
+    #[test]
+    fn a_queue_holds_what_is_pending() {
+        let right =
+            GuestQueue { capacity: 8, pending: 8, command_words: 2, state: QueueState::RUNNING, ..Default::default() };
+        assert!(queue(right, 2).is_ok());
+        assert!(queue(GuestQueue { pending: 9, ..right }, 2).is_err());
+        assert!(queue(GuestQueue { head: 8, ..right }, 2).is_err());
+        assert!(queue(GuestQueue { command_words: 3, ..right }, 2).is_err());
+    }
+}
