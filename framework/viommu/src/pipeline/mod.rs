@@ -74,10 +74,10 @@ impl Interrupts for EventFdInterrupts {
     }
 }
 
-/// Sees guest words as they were fetched, before any check.
+/// Sees the guest's words as they are consumed.
 pub trait CommandTap: Send + Sync + 'static {
-    /// `words` are whole commands, taken from the guest's queue in order.
-    fn fetched(&self, words: &[u64]);
+    /// `words` are whole commands of the guest's queue, in order; each is shown once.
+    fn consumed(&self, words: &[u64]);
 }
 
 /// What the data path asks the control plane to do. The callback that takes it must not block.
@@ -180,7 +180,7 @@ impl Pipeline {
         let metrics = GuestMetrics::new(&parts.plugin.name);
         Arc::new(Self {
             registers,
-            queue: Mutex::new(Fetch::new(parts.plugin.command_words as usize)),
+            queue: Mutex::new(Fetch::new(parts.plugin.command_words)),
             kicked: AtomicBool::new(false),
             rekick_queued: AtomicBool::new(false),
             ids: IdMap::new(parts.tag),
@@ -265,7 +265,7 @@ impl Pipeline {
     /// If the plugin failed.
     pub fn desired_key(&self, virt_id: u32) -> Result<EntryKey, Cause> {
         use viommu_plugin::KeyKind;
-        let mut entry = vec![0; self.parts.plugin.entry_words as usize];
+        let mut entry = vec![0; self.parts.plugin.entry_words];
         let found = {
             let registers = self.registers()?;
             match registers.mode()? {
@@ -282,7 +282,7 @@ impl Pipeline {
     /// # Errors
     /// If it has the wrong number of words, or the plugin failed.
     pub fn entry_key(&self, words: &[u64]) -> Result<EntryKey, Cause> {
-        let expected = self.parts.plugin.entry_words as usize;
+        let expected = self.parts.plugin.entry_words;
         if words.len() != expected {
             return Err(Cause::Invalid(format!("a table entry has {expected} words, not {}", words.len())));
         }

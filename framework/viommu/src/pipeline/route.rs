@@ -37,9 +37,6 @@ impl Pipeline {
                 }
             };
             left = left.saturating_sub(fetched as u32);
-            if let Some(tap) = &self.parts.tap {
-                tap.fetched(fetch.guest_words(0, fetched).as_slice());
-            }
             if let Next::Leave = self.run_fetched(fetch, fetched) {
                 return false;
             }
@@ -74,6 +71,7 @@ impl Pipeline {
                 Ok(position) => position,
                 Err(error) => return self.sink_failed(&error),
             };
+            self.show_tap(fetch, done, &rewritten);
             done += rewritten.taken as usize;
             self.advance(rewritten.taken);
             self.count(&rewritten);
@@ -119,7 +117,7 @@ impl Pipeline {
         if rewritten.written == 0 && !sync {
             return Ok(None);
         }
-        let words = rewritten.written as usize * self.parts.plugin.command_words as usize;
+        let words = rewritten.written as usize * self.parts.plugin.command_words;
         let batch = Batch {
             owner: self.parts.owner,
             words: Words::of(&fetch.host[..words]),
@@ -132,6 +130,14 @@ impl Pipeline {
             GuestCounters::add(&self.counters.hardware_syncs, 1);
         }
         Ok(Some(position))
+    }
+
+    /// The tap sees each command once, when it is consumed.
+    fn show_tap(&self, fetch: &Fetch, from: usize, rewritten: &Rewritten) {
+        if let Some(tap) = &self.parts.tap {
+            let stopped_at = usize::from(matches!(rewritten.stop, Stop::SYNC | Stop::CONFIGURATION));
+            tap.consumed(fetch.guest_words(from, from + rewritten.taken as usize + stopped_at).as_slice());
+        }
     }
 
     fn wait(&self, position: Position) -> Result<(), SinkError> {
@@ -195,7 +201,7 @@ impl Pipeline {
 
     /// [`Pipeline::invalidate`]: the same steps without a guest queue or registers.
     pub(super) fn invalidate_words(&self, words: &[u64]) -> Result<Invalidated, Cause> {
-        let command_words = self.parts.plugin.command_words as usize;
+        let command_words = self.parts.plugin.command_words;
         if !words.len().is_multiple_of(command_words) {
             return Err(Cause::Invalid(format!("{} words are not whole commands of {command_words}", words.len())));
         }
