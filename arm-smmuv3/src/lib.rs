@@ -3,5 +3,6 @@
 
 pub mod codec;
 pub mod features;
+pub mod frontend;
 pub mod model;
 pub mod spec;

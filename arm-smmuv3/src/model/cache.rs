@@ -1,0 +1,263 @@
+//! A tagged cache of translations of several sizes, bounded, oldest out first: what the TLB and a device's ATC share.
+
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
+
+/// A translation as a walk found it, for any input address inside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Translation {
+    /// Output address of its first byte.
+    pub(crate) output: u64,
+    /// log2 of its size.
+    pub(crate) log2: u8,
+    /// log2 of the leaf of the stage that invalidations name; larger than `log2` where the other stage cut it.
+    pub(crate) leaf_log2: u8,
+    /// Bit 0 read, bit 1 write.
+    pub(crate) permissions: u8,
+}
+
+impl Translation {
+    /// The output address of `input`, which lies in the translation.
+    #[inline]
+    pub(crate) fn apply(&self, input: u64) -> u64 {
+        self.output | input & low_bits(self.log2)
+    }
+}
+
+/// A mask of the low `log2` bits.
+#[inline]
+pub(crate) fn low_bits(log2: u8) -> u64 {
+    1u64.checked_shl(u32::from(log2)).map_or(u64::MAX, |size| size - 1)
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    translation: Translation,
+    /// When it was inserted, in insertions of its cache.
+    born: u64,
+}
+
+/// The entries of one size, by input address divided by that size.
+struct Class {
+    log2: u8,
+    entries: FxHashMap<u64, Entry>,
+}
+
+impl Class {
+    /// Removes the entries that share a byte with `first..=last` and are `doomed`; how many.
+    fn remove(&mut self, first: u64, last: u64, doomed: impl Fn(&Translation) -> bool) -> usize {
+        let (low, high) = (first >> self.log2, last >> self.log2);
+        let before = self.entries.len();
+        if high - low < before as u64 {
+            for index in low..=high {
+                if self.entries.get(&index).is_some_and(|entry| doomed(&entry.translation)) {
+                    self.entries.remove(&index);
+                }
+            }
+        } else {
+            self.entries.retain(|&index, entry| index < low || index > high || !doomed(&entry.translation));
+        }
+        before - self.entries.len()
+    }
+}
+
+/// The entries of one tag, one [`Class`] a size.
+#[derive(Default)]
+struct Table {
+    classes: Vec<Class>,
+    /// Bit n: there may be entries cut from a leaf of 2^n bytes.
+    cut: u64,
+}
+
+impl Table {
+    #[inline]
+    fn find(&self, input: u64) -> Option<&Translation> {
+        self.classes.iter().find_map(|class| class.entries.get(&(input >> class.log2))).map(|entry| &entry.translation)
+    }
+
+    fn insert(&mut self, input: u64, entry: Entry) -> bool {
+        let Translation { log2, leaf_log2, .. } = entry.translation;
+        if leaf_log2 > log2 {
+            self.cut |= 1 << leaf_log2;
+        }
+        let class = match self.classes.iter().position(|class| class.log2 == log2) {
+            Some(found) => &mut self.classes[found],
+            None => {
+                let place = self.classes.partition_point(|class| class.log2 < log2);
+                self.classes.insert(place, Class { log2, entries: FxHashMap::default() });
+                &mut self.classes[place]
+            }
+        };
+        class.entries.insert(input >> log2, entry).is_none()
+    }
+
+    /// An invalidation that touches any byte of a leaf removes every entry cut from that leaf, so entries smaller
+    /// than their leaf are looked for in the range widened to that leaf's size.
+    fn remove(&mut self, first: u64, last: u64) -> usize {
+        let mut removed = self.classes.iter_mut().map(|class| class.remove(first, last, |_| true)).sum();
+        for leaf_log2 in (0..u64::BITS as u8).filter(|log2| self.cut >> log2 & 1 != 0) {
+            let offset = low_bits(leaf_log2);
+            for class in self.classes.iter_mut().filter(|class| class.log2 < leaf_log2) {
+                removed += class.remove(first & !offset, last | offset, |entry| entry.leaf_log2 == leaf_log2);
+            }
+        }
+        removed
+    }
+
+    fn len(&self) -> usize {
+        self.classes.iter().map(|class| class.entries.len()).sum()
+    }
+}
+
+/// Where an entry was put, to find the oldest.
+struct Place {
+    born: u64,
+    tag: u32,
+    log2: u8,
+    index: u64,
+}
+
+/// Translations of any number of tags under one bound.
+#[derive(Default)]
+pub(crate) struct Cache {
+    tables: FxHashMap<u32, Table>,
+    live: usize,
+    births: u64,
+    /// The oldest entries, in order of birth; gathered only when one has to go, so that a cache which never fills
+    /// never pays. Names entries that may be gone by now.
+    oldest: VecDeque<Place>,
+}
+
+impl Cache {
+    /// Empty tables kept for their memory beside the live ones.
+    const SPARE_TABLES: usize = 64;
+
+    /// The entry of `tag` that covers `input`.
+    #[inline]
+    pub(crate) fn find(&self, tag: u32, input: u64) -> Option<&Translation> {
+        self.tables.get(&tag)?.find(input)
+    }
+
+    /// Remembers `translation` of `input`; whether another entry had to go for it.
+    pub(crate) fn insert(&mut self, tag: u32, input: u64, translation: Translation, capacity: usize) -> bool {
+        if self.tables.len() > self.live + Self::SPARE_TABLES {
+            self.tables.retain(|_, table| table.len() != 0);
+        }
+        self.births += 1;
+        let entry = Entry { translation, born: self.births };
+        self.live += usize::from(self.tables.entry(tag).or_default().insert(input, entry));
+        self.live > capacity && self.evict()
+    }
+
+    /// Removes the entries of `tag` that share a byte with `first..=last`.
+    pub(crate) fn remove(&mut self, tag: u32, first: u64, last: u64) {
+        if let Some(table) = self.tables.get_mut(&tag) {
+            self.live -= table.remove(first, last);
+        }
+    }
+
+    /// Removes the entries of every tag that is `doomed` and share a byte with `first..=last`.
+    pub(crate) fn remove_where(&mut self, doomed: impl Fn(u32) -> bool, first: u64, last: u64) {
+        for (_, table) in self.tables.iter_mut().filter(|(tag, _)| doomed(**tag)) {
+            self.live -= table.remove(first, last);
+        }
+    }
+
+    /// Removes all entries of the tags that are `doomed`.
+    pub(crate) fn clear_where(&mut self, doomed: impl Fn(u32) -> bool) {
+        self.tables.retain(|&tag, table| {
+            let goes = doomed(tag);
+            if goes {
+                self.live -= table.len();
+            }
+            !goes
+        });
+    }
+
+    /// Removes all entries of `tag`.
+    pub(crate) fn clear(&mut self, tag: u32) {
+        if let Some(table) = self.tables.remove(&tag) {
+            self.live -= table.len();
+        }
+    }
+
+    fn evict(&mut self) -> bool {
+        loop {
+            let Some(place) = self.oldest.pop_front() else {
+                if self.live == 0 {
+                    return false;
+                }
+                self.gather();
+                continue;
+            };
+            let Some(table) = self.tables.get_mut(&place.tag) else { continue };
+            let Some(class) = table.classes.iter_mut().find(|class| class.log2 == place.log2) else { continue };
+            if class.entries.get(&place.index).is_some_and(|entry| entry.born == place.born) {
+                class.entries.remove(&place.index);
+                self.live -= 1;
+                return true;
+            }
+        }
+    }
+
+    fn gather(&mut self) {
+        let mut places: Vec<Place> = Vec::with_capacity(self.live);
+        for (&tag, table) in &self.tables {
+            for class in &table.classes {
+                let log2 = class.log2;
+                places.extend(class.entries.iter().map(|(&index, entry)| Place { born: entry.born, tag, log2, index }));
+            }
+        }
+        places.sort_unstable_by_key(|place| place.born);
+        self.oldest = places.into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(input: u64, log2: u8, leaf_log2: u8) -> Translation {
+        Translation { output: input & !low_bits(log2), log2, leaf_log2, permissions: 3 }
+    }
+
+    #[test]
+    fn oldest_goes_first_and_only_when_full() {
+        let mut cache = Cache::default();
+        for n in 0..4u64 {
+            assert!(!cache.insert(0, n << 12, page(n << 12, 12, 12), 4));
+        }
+        cache.remove(0, 0x1000, 0x1fff);
+        assert!(!cache.insert(7, 0x9000, page(0x9000, 12, 12), 4));
+        assert!(cache.insert(7, 0xa000, page(0xa000, 12, 12), 4), "five live entries do not fit in four");
+        let present: Vec<bool> = (0..4u64).map(|n| cache.find(0, n << 12).is_some()).collect();
+        assert_eq!(present, [false, false, true, true], "entry 1 was invalidated, entry 0 was the oldest");
+        // A renewed entry counts as young: the next to go is 3, not 2.
+        assert!(!cache.insert(0, 0x2000, page(0x2000, 12, 12), 4));
+        assert!(cache.insert(7, 0xb000, page(0xb000, 12, 12), 4));
+        assert!(cache.find(0, 0x2000).is_some() && cache.find(0, 0x3000).is_none());
+    }
+
+    #[test]
+    fn an_entry_goes_with_the_leaf_it_was_cut_from() {
+        let mut cache = Cache::default();
+        cache.insert(0, 0x20_0000, page(0x20_0000, 12, 21), 100);
+        cache.insert(0, 0x20_5000, page(0x20_5000, 12, 12), 100);
+        cache.insert(0, 0x40_0000, page(0x40_0000, 12, 21), 100);
+        cache.remove(0, 0x3f_f000, 0x3f_ffff);
+        assert!(cache.find(0, 0x20_0000).is_none(), "another page of its 2 MiB leaf was named");
+        assert!(cache.find(0, 0x20_5000).is_some(), "a page leaf of its own was not");
+        assert!(cache.find(0, 0x40_0000).is_some(), "the neighbouring leaf was not");
+    }
+
+    #[test]
+    fn tables_of_tags_without_entries_do_not_pile_up() {
+        let mut cache = Cache::default();
+        for tag in 0..10_000 {
+            cache.insert(tag, 0, page(0, 12, 12), 100);
+            cache.remove(tag, 0, u64::MAX);
+        }
+        assert!(cache.tables.len() <= Cache::SPARE_TABLES + 2, "{} tables", cache.tables.len());
+        assert_eq!(cache.live, 0);
+    }
+}
