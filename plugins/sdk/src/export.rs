@@ -38,7 +38,7 @@ mod model;
 macro_rules! export_plugin {
     ($vendor:ty) => {
         /// The plugin's table, found by this name in the library.
-        #[allow(unsafe_code, non_upper_case_globals)]
+        #[allow(non_upper_case_globals)]
         #[unsafe(no_mangle)]
         pub static viommu_plugin_entry: $crate::abi::PluginEntry = $crate::abi::PluginEntry::of::<$vendor>();
     };
