@@ -11,7 +11,7 @@
 //! clock, no thread.
 //!
 //! Not modelled: EL2 and Secure streams, stalls, PRI, hardware update of access flag and dirty state, big-endian
-//! tables, 52-bit addresses with other granules than 64 KiB.
+//! tables, 52-bit addresses with other granules than 64 KiB, F_ADDR_SIZE of bypassing traffic.
 
 mod atc;
 mod cache;
@@ -27,7 +27,6 @@ mod stream;
 mod tlb;
 mod walk;
 
-use crate::spec::events::EventId;
 use atc::Atc;
 use cache::Translation;
 use context::{Context, Route};
@@ -105,10 +104,6 @@ impl Smmu {
         };
         let context = match route {
             Route::Abort => return Answer { status: Status::ABORT, ..Answer::default() },
-            Route::Bypass if request.iova >> self.identity.output_bits() != 0 => {
-                let fault = Fault { stage: 1, ..Fault::configuration(EventId::F_ADDR_SIZE) };
-                return self.refuse(fault, request);
-            }
             Route::Bypass => return untranslated(Status::BYPASS, request.iova),
             Route::Translate(context) => context,
         };

@@ -50,10 +50,8 @@ mod tests {
     #[test]
     fn wraps_by_its_own_size() {
         let queue = Queue::new(QueueBase::new().with_addr(0x1_0000 >> 5).with_log2size(2), 19, 16);
-        let mut index = 0;
-        let walked: Vec<u64> =
-            (0..9).map(|_| std::mem::replace(&mut index, queue.next(index))).map(|i| queue.entry(i)).collect();
-        let offsets: Vec<u64> = walked.iter().map(|address| address - 0x1_0000).collect();
+        let walk = std::iter::successors(Some(0), |&index| Some(queue.next(index)));
+        let offsets: Vec<u64> = walk.take(9).map(|index| queue.entry(index) - 0x1_0000).collect();
         assert_eq!(offsets, [0, 16, 32, 48, 0, 16, 32, 48, 0]);
         assert!(queue.is_full(4, 0) && queue.is_full(1, 5) && !queue.is_full(3, 0));
         assert!(queue.is_empty(5, 5) && queue.is_empty(8, 0) && !queue.is_empty(4, 0));

@@ -280,7 +280,7 @@ impl<N: Narrator> Walker<'_, N> {
 fn stage1_permissions(ap: u8, ap_table: u8, privileged: bool) -> u8 {
     let readable = privileged || ap & 1 != 0 && ap_table & 1 == 0;
     let writable = readable && ap & 2 == 0 && ap_table & 2 == 0;
-    u8::from(readable) * READ | u8::from(writable) * WRITE
+    (if readable { READ } else { 0 }) | if writable { WRITE } else { 0 }
 }
 
 /// Permissions in letters.
