@@ -1,0 +1,210 @@
+//! The options of `viommu replay`, and which of them go together.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Replay recorded guests and compare every DMA with the recording.
+///
+/// Exit status: 0 if nothing mismatched, 1 if something did, 2 if a trace was refused or the input is bad (2 wins).
+#[derive(clap::Args, Debug, Clone)]
+pub(crate) struct Args {
+    /// Recordings (.gtrace or .gtrace.zst)
+    #[arg(required = true, value_name = "TRACE")]
+    pub(crate) traces: Vec<PathBuf>,
+    /// Let the guest's registers drive the software IOMMU directly, without framework and stage 2
+    #[arg(long)]
+    pub(crate) bare: bool,
+    /// Print one JSON object a trace and line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Give devices a translation cache of their own (ATC) where the guest enables ATS
+    #[arg(long)]
+    pub(crate) atc: bool,
+    /// Break something on purpose: drop-invalidation:K, drop-atc, swap-stream, wrong-vmid, widen, complete-early,
+    /// atc-timeout, illegal-command
+    #[arg(long, value_name = "FAULT")]
+    pub(crate) inject: Option<Injection>,
+    /// Replay as N virtual machines on one physical IOMMU
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65535))]
+    pub(crate) vms: u32,
+    /// Host threads that the virtual machines run on
+    #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: u32,
+    /// Shards of the data plane
+    #[arg(long, value_name = "S", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) shards: u32,
+    /// Where the software IOMMU runs: inline in the thread that waits for it, or in a thread of its own
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = ModelMode::Inline)]
+    pub(crate) model: ModelMode,
+    /// Execute each physical command up to 64 events late, drawn from this seed; implies --model inline
+    #[arg(long, value_name = "SEED")]
+    pub(crate) device_delay: Option<u64>,
+    /// Serve Prometheus metrics at this address while the replay runs
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// The vendor's plugin, by name or by path (a value with '/'); default: by the trace's vendor
+    #[arg(long, value_name = "NAME|PATH")]
+    pub(crate) plugin: Option<String>,
+}
+
+/// Where the software IOMMU runs.
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ModelMode {
+    /// In the thread that waits for it.
+    Inline,
+    /// In a thread of its own.
+    Thread,
+}
+
+/// A fault made on purpose between framework and physical IOMMU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Injection {
+    /// Every `every`-th TLB invalidation is lost.
+    DropInvalidation { every: NonZeroU64 },
+    /// Every device cache invalidation is lost.
+    DropAtc,
+    /// Two streams of each VM are exchanged in what the framework programs.
+    SwapStream,
+    /// TLB invalidations carry the next VM's tag.
+    WrongVmid,
+    /// TLB invalidations hit every tag.
+    Widen,
+    /// CONS moves without waiting for the hardware.
+    CompleteEarly,
+    /// A device answers no device cache invalidation.
+    AtcTimeout,
+    /// An illegal command reaches the physical queue.
+    IllegalCommand,
+}
+
+impl FromStr for Injection {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, count) = match text.split_once(':') {
+            Some((name, count)) => (name, Some(count)),
+            None => (text, None),
+        };
+        let injection = match (name, count) {
+            ("drop-invalidation", Some(every)) => {
+                let every = every.parse().map_err(|_| format!("{every:?} is not a number from 1 (every one)"))?;
+                return Ok(Self::DropInvalidation { every });
+            }
+            ("drop-invalidation", None) => {
+                return Err("say which: drop-invalidation:K drops every K-th, 1 all of them".into());
+            }
+            ("drop-atc", _) => Self::DropAtc,
+            ("swap-stream", _) => Self::SwapStream,
+            ("wrong-vmid", _) => Self::WrongVmid,
+            ("widen", _) => Self::Widen,
+            ("complete-early", _) => Self::CompleteEarly,
+            ("atc-timeout", _) => Self::AtcTimeout,
+            ("illegal-command", _) => Self::IllegalCommand,
+            _ => {
+                return Err("not one of drop-invalidation:K, drop-atc, swap-stream, wrong-vmid, widen, \
+                            complete-early, atc-timeout, illegal-command"
+                    .into());
+            }
+        };
+        if count.is_some() { Err(format!("{name} takes no number")) } else { Ok(injection) }
+    }
+}
+
+impl Args {
+    /// Checks what one option asks of another.
+    ///
+    /// # Errors
+    /// The reason, in words.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.bare {
+            let nested_only = [
+                ("--inject", self.inject.is_some()),
+                ("--vms", self.vms > 1),
+                ("--threads", self.threads > 1),
+                ("--shards", self.shards > 1),
+                ("--model thread", self.model == ModelMode::Thread),
+                ("--device-delay", self.device_delay.is_some()),
+                ("--metrics", self.metrics.is_some()),
+            ];
+            if let Some((option, _)) = nested_only.iter().find(|(_, given)| *given) {
+                return Err(format!("{option} is about the framework, which --bare leaves out"));
+            }
+        }
+        if self.device_delay.is_some() && self.model == ModelMode::Thread {
+            return Err("--device-delay counts replay events: it needs --model inline".into());
+        }
+        match self.inject {
+            Some(Injection::WrongVmid | Injection::Widen) if self.vms < 2 => {
+                Err("--inject wrong-vmid and widen mix up virtual machines: they need --vms 2 or more".into())
+            }
+            Some(Injection::CompleteEarly) if self.device_delay.is_none() => {
+                Err("--inject complete-early shows only if the device is slow: it needs --device-delay SEED".into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn check(line: &str) -> Result<Args, String> {
+        let words = ["replay", "x"].into_iter().chain(line.split_whitespace());
+        let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
+        line.args.check().map(|()| line.args)
+    }
+
+    #[test]
+    fn every_injection_has_its_name() {
+        let every = NonZeroU64::new(3).unwrap();
+        assert_eq!("drop-invalidation:3".parse(), Ok(Injection::DropInvalidation { every }));
+        assert_eq!("atc-timeout".parse(), Ok(Injection::AtcTimeout));
+        for wrong in ["", "drop", "drop-invalidation", "drop-invalidation:0", "drop-invalidation:x", "drop-atc:2"] {
+            assert!(wrong.parse::<Injection>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        for good in [
+            "",
+            "--bare --atc --json",
+            "--bare --vms 1",
+            "--vms 16 --threads 2 --shards 2 --model thread",
+            "--device-delay 7 --model inline",
+            "--inject widen --vms 2",
+            "--inject complete-early --device-delay 1",
+            "--metrics 127.0.0.1:9100",
+        ] {
+            assert!(check(good).is_ok(), "{good}: {:?}", check(good).err());
+        }
+        for (wrong, says) in [
+            ("--vms 0", "--vms"),
+            ("--threads 0", "--threads"),
+            ("--shards 0", "--shards"),
+            ("--vms x", "--vms"),
+            ("--model fast", "--model"),
+            ("--metrics nowhere", "--metrics"),
+            ("--device-delay 7 --model thread", "--model inline"),
+            ("--inject widen", "--vms 2"),
+            ("--inject wrong-vmid --vms 1", "--vms 2"),
+            ("--inject complete-early", "--device-delay"),
+            ("--bare --inject drop-atc", "--bare"),
+            ("--bare --vms 2", "--bare"),
+            ("--bare --device-delay 1", "--bare"),
+        ] {
+            let error = check(wrong).expect_err(wrong);
+            assert!(error.contains(says), "{wrong}: {error}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! A recorded guest on the software IOMMU itself: no framework, no stage 2.
+
+use super::compare::{self, Expectation, Shown};
+use super::image::{Image, ModelMemory};
+use super::latency::Histogram;
+use super::progress::Progress;
+use super::registers;
+use super::report::{EXPLAINED, Mismatch, Mode, Report, Summary};
+use super::{Job, ReplayError};
+use std::time::Instant;
+use viommu_plugin::{Answer, Classes, HostIds, Message, ModelConfig, Register, Stop};
+use viommu_plugin_host::{CallError, Codec, Frontend, Model, Plugin};
+use viommu_trace::{Record, Trace, Translation, Vendor};
+
+/// Commands a model executes in one call.
+const STEP: u32 = 4096;
+/// More commands than any queue holds twice: a model that consumes so many after one register write never ends.
+const ENDLESS: u64 = 1 << 21;
+/// Words of a command, at most, that a tally looks at.
+const COMMAND_WORDS: usize = 8;
+
+/// Replays `job`'s trace bare.
+///
+/// # Errors
+/// [`ReplayError`] if the plugin fails, or the file has changed since it was scanned.
+pub(crate) fn replay(job: &Job<'_>) -> Result<Report, ReplayError> {
+    let mut trace = Trace::open(job.path)?;
+    let header = trace.header().clone();
+    let shown = registers::shown(header.vendor, &job.scan);
+    let memory = ModelMemory::new(Image::new(&header));
+    let config = ModelConfig { registers: &shown, atc: job.args.atc, tlb_capacity: 0 };
+    let mut bare = Bare {
+        vendor: header.vendor,
+        model: job.plugin.model(Box::new(memory.clone()), config)?,
+        tally: Tally::new(&job.plugin, &shown)?,
+        memory,
+        latency: Histogram::default(),
+        report: Report { summary: Summary::new(job.path, header.vendor, Mode::Bare), mismatches: Vec::new() },
+    };
+    let progress = Progress::new(job.path, job.scan.records);
+    let start = Instant::now();
+    while let Some(entry) = trace.next()? {
+        progress.at(entry.number);
+        bare.record(entry.number, &entry.record)?;
+    }
+    let elapsed = start.elapsed().as_secs_f64();
+    let Bare { model, tally, latency, mut report, .. } = bare;
+    tally.finish(&mut report.summary)?;
+    let stats = model.stats()?;
+    let summary = &mut report.summary;
+    summary.translations.records = job.scan.translations;
+    summary.tlb.hits = stats.hits;
+    summary.tlb.misses = stats.misses;
+    summary.tlb.evictions = stats.evictions;
+    summary.tlb.s2_hits = stats.stage2_hits;
+    summary.latency_ns.p50 = latency.percentile(50);
+    summary.latency_ns.p99 = latency.percentile(99);
+    summary.elapsed_s = elapsed;
+    summary.commands_per_second = summary.commands.total as f64 / elapsed.max(f64::EPSILON);
+    Ok(report)
+}
+
+struct Bare {
+    vendor: Vendor,
+    model: Model,
+    tally: Tally,
+    memory: ModelMemory,
+    latency: Histogram,
+    report: Report,
+}
+
+impl Bare {
+    fn record(&mut self, number: u64, record: &Record<'_>) -> Result<(), ReplayError> {
+        match *record {
+            Record::Mem { gpa, bytes, .. } => {
+                let kept = self.memory.image().put(gpa, bytes);
+                if !kept {
+                    tracing::warn!(record = number, gpa = format_args!("{gpa:#x}"), "memory outside RAM, ignored");
+                }
+            }
+            Record::MmioWrite { offset, value, size } => self.write(number, offset, size.into(), value)?,
+            Record::MmioRead { offset, value, size } if registers::is_compared(self.vendor, offset) => {
+                let got = self.model.mmio_read(offset, size.into())?;
+                if got != value {
+                    self.report.summary.register_mismatches += 1;
+                    let offset = format_args!("{offset:#x}");
+                    tracing::warn!(record = number, offset, expected = value, got, "register read mismatched");
+                }
+            }
+            Record::Translation(recorded) => self.translate(number, &recorded)?,
+            Record::Reset => {
+                self.model.reset()?;
+                self.tally.frontend.reset()?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, record: u64, offset: u64, size: u32, value: u64) -> Result<(), ReplayError> {
+        let start = Instant::now();
+        self.model.mmio_write(offset, size, value)?;
+        let mut commands = 0;
+        loop {
+            match self.model.step(STEP)? {
+                0 => break,
+                consumed => commands += u64::from(consumed),
+            }
+            if commands > ENDLESS {
+                return Err(ReplayError::Endless { record, commands });
+            }
+        }
+        let took = start.elapsed();
+        if self.tally.write(&self.memory, offset, size, value, commands)? {
+            self.latency.record(took);
+        }
+        Ok(())
+    }
+
+    fn translate(&mut self, record: u64, recorded: &Translation) -> Result<(), ReplayError> {
+        let request = compare::request(recorded);
+        let mut answers = [Answer::default()];
+        let translations = &mut self.report.summary.translations;
+        translations.checked += 1;
+        self.model.translate(&[request], &mut answers)?;
+        let expected = Expectation::of(recorded);
+        if expected.is_met_by(&answers[0]) {
+            translations.matched += 1;
+            return Ok(());
+        }
+        translations.mismatched += 1;
+        if self.report.mismatches.len() < EXPLAINED {
+            let unknown = self.memory.image().take_unknown_read();
+            let mut walk = Message::default();
+            self.model.explain(&request, &mut walk)?;
+            let mut walk = walk.text();
+            if let Some(address) = unknown {
+                walk += &format!("\n(last read of memory that the recording never shows: {address:#x})");
+            }
+            self.report.mismatches.push(Mismatch {
+                record,
+                stream: recorded.stream,
+                iova: recorded.iova,
+                expected: expected.to_string(),
+                got: Shown(&answers[0]).to_string(),
+                walk,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Counts the commands that a guest sends, beside the model that executes them: a frontend that is given the same
+/// register writes knows where the guest's queue is, and a codec what is in it.
+struct Tally {
+    frontend: Frontend,
+    codec: Codec,
+    opcodes: [u64; 256],
+    commands: u64,
+    syncs: u64,
+    doorbells: u64,
+}
+
+impl Tally {
+    fn new(plugin: &Plugin, shown: &[Register]) -> Result<Self, CallError> {
+        // Registers that no vIOMMU offers are refused, but where the queue is does not depend on them.
+        let frontend = plugin.frontend(shown).or_else(|_| plugin.frontend(&[]))?;
+        let codec = plugin.codec(shown).or_else(|_| plugin.codec(&[]))?;
+        Ok(Self { frontend, codec, opcodes: [0; 256], commands: 0, syncs: 0, doorbells: 0 })
+    }
+
+    /// Sees a register write after which the model consumed `consumed` commands; whether it was a doorbell.
+    fn write(
+        &mut self,
+        memory: &ModelMemory,
+        offset: u64,
+        size: u32,
+        value: u64,
+        consumed: u64,
+    ) -> Result<bool, CallError> {
+        self.frontend.write(offset, size, value)?;
+        let queue = self.frontend.queue()?;
+        let words = (queue.command_words as usize).min(COMMAND_WORDS);
+        let fetched = u64::from(queue.pending).min(consumed) as u32;
+        let mut command = [0; COMMAND_WORDS];
+        for index in 0..fetched {
+            // The head lies within the queue, and a queue holds at least one command.
+            let slot = (u64::from(queue.head) + u64::from(index)) % u64::from(queue.capacity.max(1));
+            let address = queue.base.wrapping_add(slot * 8 * words as u64);
+            let mut bytes = [0; COMMAND_WORDS * 8];
+            if memory.image().get(address, &mut bytes[..words * 8]).is_ok() {
+                for (word, bytes) in command.iter_mut().zip(bytes.chunks_exact(8)) {
+                    *word = bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+                }
+                self.command(&command[..words])?;
+            }
+        }
+        self.commands += consumed;
+        self.frontend.advance(fetched)?;
+        let doorbell = queue.pending > 0;
+        self.doorbells += u64::from(doorbell);
+        Ok(doorbell)
+    }
+
+    fn command(&mut self, command: &[u64]) -> Result<(), CallError> {
+        self.opcodes[usize::from(self.codec.opcode(command)?)] += 1;
+        let nobody = HostIds { tag: 0, streams: &[] };
+        let rewritten = self.codec.rewrite(command, Classes::NONE, nobody, &mut [0; COMMAND_WORDS])?;
+        self.syncs += u64::from(rewritten.stop == Stop::SYNC);
+        Ok(())
+    }
+
+    fn finish(&self, summary: &mut Summary) -> Result<(), CallError> {
+        for (opcode, &count) in (0..=u8::MAX).zip(&self.opcodes).filter(|(_, count)| **count > 0) {
+            let name = self.codec.opcode_name(opcode)?.map_or_else(|| format!("{opcode:#04x}"), str::to_owned);
+            summary.commands.by_opcode.insert(name, count);
+        }
+        let unread = self.commands - self.opcodes.iter().sum::<u64>();
+        if unread > 0 {
+            summary.commands.by_opcode.insert("unknown".into(), unread);
+        }
+        summary.commands.total = self.commands;
+        summary.syncs.guest = self.syncs;
+        summary.syncs.hardware = self.syncs;
+        summary.doorbells = self.doorbells;
+        Ok(())
+    }
+}

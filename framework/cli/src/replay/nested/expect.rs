@@ -1,0 +1,160 @@
+//! What the physical IOMMU has to answer for a DMA whose guest-side answer was recorded.
+
+use viommu_plugin::{Answer, Request, Status};
+use viommu_trace::{Outcome, Translation};
+
+/// Where a machine's memory lies in the host.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placement {
+    /// Guest RAM: first address and bytes.
+    pub(super) ram: (u64, u64),
+    /// Host physical address of the first byte of guest RAM.
+    pub(super) host_ram: u64,
+    /// Guest physical page of the MSI doorbell, and where it lies in the host.
+    pub(super) doorbell: Option<(u64, u64)>,
+}
+
+/// Bytes of the doorbell page.
+pub(super) const DOORBELL_BYTES: u64 = 0x1000;
+
+impl Placement {
+    /// Where stage 2 leads a guest physical address.
+    fn host(&self, gpa: u64) -> Option<u64> {
+        let (base, size) = self.ram;
+        if gpa >= base && gpa - base < size {
+            return Some(self.host_ram + (gpa - base));
+        }
+        let (page, host) = self.doorbell?;
+        (gpa >= page && gpa - page < DOORBELL_BYTES).then(|| host + (gpa - page))
+    }
+}
+
+/// How an answer stands to the recording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// As recorded, through stage 2.
+    Matched,
+    /// The recorded output is not the guest's memory: stage 2 refused it, as it must.
+    StageTwoFault,
+    /// Anything else.
+    Mismatched,
+}
+
+/// The request that the recorded device made, as `stream` of the host.
+pub(super) fn request(recorded: &Translation, stream: u32) -> Request {
+    Request {
+        stream,
+        pasid: recorded.pasid.unwrap_or(u32::MAX),
+        iova: recorded.iova,
+        access: u32::from(recorded.access),
+        flags: 0,
+    }
+}
+
+/// Judges the physical IOMMU's answer.
+pub(super) fn judge(recorded: &Translation, placement: &Placement, answer: &Answer) -> Verdict {
+    let right = match recorded.outcome {
+        Outcome::Ok => return judge_output(recorded, placement, answer, 1),
+        Outcome::Bypass | Outcome::Disabled => return judge_output(recorded, placement, answer, 2),
+        // Stage 2's faults are the host's: what the guest sees is never one.
+        Outcome::Fault => answer.status == Status::FAULT && answer.stage != 2 && answer.fault == recorded.fault,
+        Outcome::Abort => answer.status == Status::ABORT,
+    };
+    if right { Verdict::Matched } else { Verdict::Mismatched }
+}
+
+/// An output goes through stage 2; where stage 2 has nothing, that very address must be what faults there.
+fn judge_output(recorded: &Translation, placement: &Placement, answer: &Answer, stage: u32) -> Verdict {
+    let Some(host) = placement.host(recorded.output) else {
+        let faulted = answer.status == Status::FAULT && answer.stage == 2;
+        let there = answer.ipa & !0xfff == recorded.output & !0xfff;
+        return if faulted && there { Verdict::StageTwoFault } else { Verdict::Mismatched };
+    };
+    let output = if recorded.page_start { answer.output & !low_bits(answer.leaf_log2) } else { answer.output };
+    let permitted = match recorded.permissions {
+        Some(permissions) if recorded.outcome == Outcome::Ok => u32::from(permissions) == answer.permissions,
+        _ => true,
+    };
+    if answer.status == Status::OK && answer.stage == stage && output == host && permitted {
+        Verdict::Matched
+    } else {
+        Verdict::Mismatched
+    }
+}
+
+fn low_bits(log2: u32) -> u64 {
+    1_u64.checked_shl(log2).map_or(u64::MAX, |size| size - 1)
+}
+
+/// What was expected, in words.
+pub(super) fn expected(recorded: &Translation, placement: &Placement) -> String {
+    match recorded.outcome {
+        Outcome::Fault => format!("fault {:#x} of stage 1", recorded.fault),
+        Outcome::Abort => "abort".into(),
+        Outcome::Ok | Outcome::Bypass | Outcome::Disabled => match placement.host(recorded.output) {
+            Some(host) => format!("{host:#x} (the guest's {:#x})", recorded.output),
+            None => format!("a stage-2 fault at {:#x}", recorded.output),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACEMENT: Placement =
+        Placement { ram: (0x4000_0000, 0x1000_0000), host_ram: 0x100_0000_0000, doorbell: Some((0x809_0000, 0x7000)) };
+
+    fn recorded(outcome: Outcome, output: u64) -> Translation {
+        Translation {
+            stream: 8,
+            pasid: None,
+            iova: 0x1000,
+            output,
+            mask: 0,
+            outcome,
+            access: 0,
+            permissions: Some(3),
+            stage: 1,
+            fault: 0x10,
+            cached: false,
+            page_start: false,
+        }
+    }
+
+    fn answer(status: Status, stage: u32, output: u64) -> Answer {
+        Answer { status, stage, output, permissions: 3, fault: 0x10, ipa: 0x9999_9000, ..Default::default() }
+    }
+
+    #[test]
+    fn outputs_are_judged_through_stage_two() {
+        let ok = recorded(Outcome::Ok, 0x4000_1234);
+        assert_eq!(judge(&ok, &PLACEMENT, &answer(Status::OK, 1, 0x100_0000_1234)), Verdict::Matched);
+        assert_eq!(judge(&ok, &PLACEMENT, &answer(Status::OK, 1, 0x4000_1234)), Verdict::Mismatched);
+        assert_eq!(judge(&ok, &PLACEMENT, &answer(Status::OK, 2, 0x100_0000_1234)), Verdict::Mismatched);
+        let weaker = Answer { permissions: 1, ..answer(Status::OK, 1, 0x100_0000_1234) };
+        assert_eq!(judge(&ok, &PLACEMENT, &weaker), Verdict::Mismatched);
+        let doorbell = recorded(Outcome::Bypass, 0x809_0040);
+        assert_eq!(judge(&doorbell, &PLACEMENT, &answer(Status::OK, 2, 0x7040)), Verdict::Matched);
+    }
+
+    #[test]
+    fn an_output_outside_memory_must_fault_in_stage_two_at_that_address() {
+        let outside = recorded(Outcome::Ok, 0x9999_9040);
+        assert_eq!(judge(&outside, &PLACEMENT, &answer(Status::FAULT, 2, 0)), Verdict::StageTwoFault);
+        assert_eq!(judge(&outside, &PLACEMENT, &answer(Status::OK, 1, 0x9999_9040)), Verdict::Mismatched);
+        assert_eq!(judge(&outside, &PLACEMENT, &answer(Status::FAULT, 1, 0)), Verdict::Mismatched);
+        let elsewhere = recorded(Outcome::Ok, 0x8888_8000);
+        assert_eq!(judge(&elsewhere, &PLACEMENT, &answer(Status::FAULT, 2, 0)), Verdict::Mismatched);
+    }
+
+    #[test]
+    fn a_recorded_fault_is_the_guest_s_own() {
+        let fault = recorded(Outcome::Fault, 0);
+        assert_eq!(judge(&fault, &PLACEMENT, &answer(Status::FAULT, 1, 0)), Verdict::Matched);
+        assert_eq!(judge(&fault, &PLACEMENT, &answer(Status::FAULT, 2, 0)), Verdict::Mismatched);
+        let other = Answer { fault: 0x13, ..answer(Status::FAULT, 1, 0) };
+        assert_eq!(judge(&fault, &PLACEMENT, &other), Verdict::Mismatched);
+        assert_eq!(judge(&recorded(Outcome::Abort, 0), &PLACEMENT, &answer(Status::ABORT, 0, 0)), Verdict::Matched);
+    }
+}

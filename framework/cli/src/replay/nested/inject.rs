@@ -1,0 +1,139 @@
+//! `--inject`: a sink around the real one that breaks it on purpose, so that a replay can show that it would notice.
+//!
+//! What a command is, and how it would look with another guest's tag, the vendor's own codec says: host words are
+//! rewritten once more, with every stream mapped to itself.
+
+use crate::replay::args::Injection;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+use viommu::backend::{Batch, Host, Owner, Position, Sink, SinkError, Words};
+use viommu_plugin::{Classes, HostIds, Rewritten};
+use viommu_plugin_host::Codec;
+
+/// Batches of the first machine before its illegal command: the guest is up by then.
+const ILLEGAL_AFTER: u64 = 32;
+/// Commands handed on at once: what a sink takes in one batch is bounded by its ring.
+const CHUNK: usize = 64;
+
+/// Which machine has which number and tag; filled when the machines exist.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    machines: RwLock<BTreeMap<Owner, u32>>,
+}
+
+impl Roster {
+    /// Enters a machine's number at the sink, and its tag. In the order of the machines.
+    pub(super) fn enter(&self, owner: Owner, tag: u32) {
+        if let Ok(mut machines) = self.machines.write() {
+            machines.insert(owner, tag);
+        }
+    }
+
+    fn first(&self) -> Option<Owner> {
+        self.machines.read().ok()?.keys().next().copied()
+    }
+
+    /// The tag of the machine after `owner`, the first after the last.
+    fn next_tag(&self, owner: Owner) -> Option<u32> {
+        let machines = self.machines.read().ok()?;
+        let later = machines.range((std::ops::Bound::Excluded(owner), std::ops::Bound::Unbounded)).next();
+        later.or_else(|| machines.iter().next()).map(|(_, &tag)| tag)
+    }
+
+    fn tags(&self) -> Vec<u32> {
+        self.machines.read().map(|machines| machines.values().copied().collect()).unwrap_or_default()
+    }
+}
+
+/// The sink that breaks things.
+pub(super) struct Injector {
+    pub(super) inner: Arc<dyn Sink<Accepts = Host>>,
+    pub(super) what: Injection,
+    pub(super) codec: Codec,
+    pub(super) command_words: usize,
+    /// Every stream is itself.
+    pub(super) streams: Vec<u32>,
+    pub(super) roster: Arc<Roster>,
+    pub(super) invalidations: AtomicU64,
+    pub(super) batches: AtomicU64,
+    pub(super) sent_illegal: AtomicBool,
+}
+
+impl Injector {
+    /// The command with another tag, and what it is.
+    fn with_tag(&self, command: &[u64], tag: u32) -> Option<(Vec<u64>, Rewritten)> {
+        let mut out = vec![0; self.command_words];
+        let ids = HostIds { tag, streams: &self.streams };
+        let rewritten = self.codec.rewrite(command, Classes::NONE, ids, &mut out).ok()?;
+        (rewritten.written == 1).then_some((out, rewritten))
+    }
+
+    /// Appends what becomes of one command.
+    fn tamper(&self, owner: Owner, command: &[u64], out: &mut Vec<u64>) {
+        let Some((_, is)) = self.with_tag(command, 0) else {
+            out.extend_from_slice(command);
+            return;
+        };
+        match self.what {
+            Injection::DropInvalidation { every } if is.tlb > 0 => {
+                let count = self.invalidations.fetch_add(1, Ordering::Relaxed) + 1;
+                if !count.is_multiple_of(every.get()) {
+                    out.extend_from_slice(command);
+                }
+            }
+            Injection::DropAtc if is.atc > 0 => {}
+            Injection::WrongVmid if is.tlb > 0 => {
+                let wrong = self.roster.next_tag(owner).and_then(|tag| self.with_tag(command, tag));
+                out.extend(wrong.map(|(words, _)| words).unwrap_or_default());
+            }
+            Injection::Widen if is.tlb > 0 => {
+                for tag in self.roster.tags() {
+                    out.extend(self.with_tag(command, tag).map(|(words, _)| words).unwrap_or_default());
+                }
+            }
+            _ => out.extend_from_slice(command),
+        }
+    }
+
+    fn is_time_for_illegal(&self, owner: Owner) -> bool {
+        self.what == Injection::IllegalCommand
+            && self.roster.first() == Some(owner)
+            && self.batches.fetch_add(1, Ordering::Relaxed) >= ILLEGAL_AFTER
+            && !self.sent_illegal.swap(true, Ordering::Relaxed)
+    }
+}
+
+impl Sink for Injector {
+    type Accepts = Host;
+
+    fn submit(&self, batch: Batch<'_, Host>) -> Result<Position, SinkError> {
+        if batch.owner == Owner::HOST {
+            return self.inner.submit(batch);
+        }
+        let mut words = Vec::with_capacity(batch.words.as_slice().len());
+        if self.is_time_for_illegal(batch.owner) {
+            words.extend(std::iter::repeat_n(u64::MAX, self.command_words));
+        }
+        for command in batch.words.as_slice().chunks_exact(self.command_words) {
+            self.tamper(batch.owner, command, &mut words);
+        }
+        let mut rest = words.as_slice();
+        loop {
+            let (now, later) = rest.split_at(rest.len().min(CHUNK * self.command_words));
+            let sync = batch.sync && later.is_empty();
+            let position = self.inner.submit(Batch { words: Words::injected(now), sync, ..batch })?;
+            if later.is_empty() {
+                return Ok(position);
+            }
+            rest = later;
+        }
+    }
+
+    fn wait(&self, owner: Owner, position: Position) -> Result<(), SinkError> {
+        if self.what == Injection::CompleteEarly && owner != Owner::HOST {
+            return Ok(());
+        }
+        self.inner.wait(owner, position)
+    }
+}
