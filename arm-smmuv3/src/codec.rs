@@ -4,6 +4,8 @@ mod allowed;
 mod describe;
 mod entry;
 
+pub(crate) use entry::{GUEST_WORD0, GUEST_WORD1};
+
 use crate::features::Features;
 use crate::spec::commands::{CfgiSte, CfgiSteRange, Opcode};
 use allowed::Allowed;
