@@ -30,6 +30,12 @@ pub enum Cause {
     /// No object of that kind with that ID (ENOENT).
     #[error("no {0} with this ID")]
     NotFound(ObjectKind),
+    /// No object of any kind with this ID (ENOENT).
+    #[error("no object has ID {0}")]
+    NoObject(u32),
+    /// What the operation is about is not there (ENOENT).
+    #[error("{0}")]
+    Absent(String),
     /// The same thing exists already (EEXIST).
     #[error("{0}")]
     Exists(String),
@@ -79,7 +85,7 @@ impl Cause {
         use viommu_plugin::Refusal as R;
         match self {
             Self::Busy { .. } => 16,
-            Self::NotFound(_) => R::ENOENT,
+            Self::NotFound(_) | Self::NoObject(_) | Self::Absent(_) => R::ENOENT,
             Self::Exists(_) => R::EEXIST,
             Self::Exhausted { .. } => R::ENOSPC,
             Self::Invalid(_) => R::EINVAL,

@@ -145,6 +145,11 @@ pub trait Objects: Send + Sync + 'static {
     async fn nest_parent_alloc(&self, ioas: u32) -> Result<u32, Cause>;
     /// VIOMMU_ALLOC. A parent carries one vIOMMU.
     async fn viommu_alloc(&self, parent: u32) -> Result<ViommuAlloc, Cause>;
+    /// Makes the hardware forget what it cached for this vIOMMU's guest, device caches included: its machine was reset.
+    /// Nothing to do where a kernel does so itself.
+    async fn viommu_flush(&self, _viommu: u32) -> Result<(), Cause> {
+        Ok(())
+    }
     /// Binds the device with this host stream.
     async fn device_bind(&self, stream: u32) -> Result<u32, Cause>;
     /// VDEVICE_ALLOC.
@@ -162,6 +167,11 @@ pub trait Objects: Send + Sync + 'static {
     async fn fault_queue_alloc(&self) -> Result<u32, Cause>;
     /// HW_QUEUE_ALLOC.
     async fn hw_queue_alloc(&self, viommu: u32, index: u32, iova: u64, length: u64) -> Result<u32, Cause>;
+    /// Makes the hardware forget everything it cached for this vIOMMU's guest, device caches included: the guest's
+    /// machine was reset.
+    async fn flush(&self, viommu: u32) -> Result<(), Cause> {
+        Err(Cause::Unsupported(format!("this backend cannot flush vIOMMU {viommu}")))
+    }
     /// DESTROY of whatever has this ID. EBUSY while something uses it.
     async fn destroy(&self, id: u32) -> Result<(), Cause>;
     /// Objects alive, oldest first.

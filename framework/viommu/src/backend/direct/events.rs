@@ -1,0 +1,110 @@
+//! The physical event queue: drained by a thread of its own into one bounded channel.
+//!
+//! ```text
+//!   interrupt ─► wake (1 message at most) ─► thread: driver.event() until none ─► bounded channel ─► whoever routes
+//! ```
+
+use super::hardware::Hardware;
+use super::{DriverCell, locked};
+use crate::Cause;
+use crate::backend::BackendEvent;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use viommu_plugin::{EventOwner, HostEvent};
+
+/// Records taken in one go. A device that faults without pause is drained for ever, but never under one lock.
+const TURN: usize = 1024;
+
+/// Takes records from the driver, in order.
+pub(super) struct Drain {
+    driver: Arc<DriverCell>,
+    sender: flume::Sender<BackendEvent>,
+    /// Held while draining, so that two drainers do not mix up the order: records lost since the channel was full.
+    lost: Mutex<u64>,
+}
+
+/// The thread, and the receiver's end.
+pub(super) struct Events {
+    pub(super) drain: Arc<Drain>,
+    pub(super) receiver: flume::Receiver<BackendEvent>,
+    /// The only strong reference: dropping it ends the thread.
+    wake: Option<Arc<flume::Sender<()>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drain {
+    /// Takes what the hardware has reported so far; how many records, at most [`TURN`].
+    pub(super) fn run(&self) -> usize {
+        let mut lost = locked(&self.lost);
+        for taken in 0..TURN {
+            let event = self.driver.lock().event();
+            match event {
+                Ok(Some(event)) => self.send(&mut lost, event),
+                Ok(None) => return taken,
+                Err(error) => {
+                    tracing::error!(%error, "the event queue cannot be read");
+                    return taken;
+                }
+            }
+        }
+        TURN
+    }
+
+    fn send(&self, lost: &mut u64, event: HostEvent) {
+        if *lost > 0 && self.sender.try_send(BackendEvent::Lost).is_ok() {
+            tracing::warn!(records = *lost, "event records were lost: nobody took them in time");
+            *lost = 0;
+        }
+        let event = match event.owner {
+            EventOwner::GUEST => {
+                let words = event.words.min(event.record.len() as u32);
+                BackendEvent::Guest { stream: event.stream, record: event.record, words }
+            }
+            EventOwner::LOST => BackendEvent::Lost,
+            _ => BackendEvent::Host { stream: event.stream, code: event.code },
+        };
+        // In order or not at all: nothing passes a gap that is not marked.
+        if *lost > 0 || self.sender.try_send(event).is_err() {
+            *lost += 1;
+        }
+    }
+}
+
+impl Events {
+    pub(super) fn start(
+        hardware: &dyn Hardware,
+        driver: Arc<DriverCell>,
+        channel: (flume::Sender<BackendEvent>, flume::Receiver<BackendEvent>),
+    ) -> Result<Self, Cause> {
+        let (sender, receiver) = channel;
+        let drain = Arc::new(Drain { driver, sender, lost: Mutex::new(0) });
+        let (wake, wakes) = flume::bounded(1);
+        let wake = Arc::new(wake);
+        let work = {
+            let drain = drain.clone();
+            move || {
+                for () in wakes {
+                    while drain.run() == TURN {}
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("viommu-events".into()).spawn(work)?;
+        let weak = Arc::downgrade(&wake);
+        hardware.on_interrupt(Box::new(move |_line| {
+            if let Some(wake) = weak.upgrade() {
+                // A full mailbox means that the thread will look again anyway.
+                let _ = wake.try_send(());
+            }
+        }));
+        Ok(Self { drain, receiver, wake: Some(wake), thread: Some(thread) })
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.wake = None;
+        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! The uAPI's objects on an IOMMU that we own: check, act, record.
+
+use super::graph::{Device, Graph, Hwpt, Ioas, NestParent, Object, Vdevice, Viommu};
+use super::{Direct, locked};
+use crate::Cause;
+use crate::backend::{BackendEvent, BackendInfo, Backing, Host, Mapping, ObjectKind, Objects, Sink, ViommuAlloc};
+use async_trait::async_trait;
+use std::sync::Arc;
+use viommu_plugin::{EntryKey, KeyKind};
+
+#[async_trait]
+impl Objects for Direct {
+    fn describe(&self) -> BackendInfo {
+        let tags = u32::try_from(locked(&self.graph).tags.size()).unwrap_or(u32::MAX);
+        BackendInfo { name: "direct", vendor: self.vendor.clone(), mode: "nested", streams: self.info.streams, tags }
+    }
+
+    async fn ioas_alloc(&self) -> Result<u32, Cause> {
+        let mut graph = locked(&self.graph);
+        let id = graph.reserve()?;
+        graph.publish(id, Object::Ioas(Ioas::default()), &[]);
+        Ok(id)
+    }
+
+    async fn ioas_map(&self, ioas: u32, mapping: Mapping) -> Result<(), Cause> {
+        let mut graph = locked(&self.graph);
+        self.check_mapping(&graph.ioas(ioas)?.mappings, &mapping)?;
+        let parents = graph.parents_on(ioas);
+        for (done, parent) in parents.iter().enumerate() {
+            if let Err(cause) = self.map(&graph, *parent, &mapping) {
+                for parent in &parents[..done] {
+                    let undone = self.unmap(&graph, *parent, &[mapping]);
+                    undone.unwrap_or_else(|cause| tracing::error!(%cause, "a mapping that failed cannot be undone"));
+                }
+                return Err(cause);
+            }
+        }
+        graph.ioas_mut(ioas)?.mappings.insert(mapping.iova, mapping);
+        Ok(())
+    }
+
+    async fn ioas_unmap(&self, ioas: u32, iova: u64, length: u64) -> Result<u64, Cause> {
+        let mut graph = locked(&self.graph);
+        let gone = mappings_in(graph.ioas(ioas)?, iova, length)?;
+        let parents = graph.parents_on(ioas);
+        for (done, parent) in parents.iter().enumerate() {
+            if let Err(cause) = self.unmap(&graph, *parent, &gone) {
+                // Who may still have it cached keeps the memory: all of it is mapped again.
+                parents[..done].iter().for_each(|parent| self.map_again(&graph, *parent, &gone));
+                return Err(cause);
+            }
+        }
+        let mappings = &mut graph.ioas_mut(ioas)?.mappings;
+        gone.iter().for_each(|mapping| drop(mappings.remove(&mapping.iova)));
+        Ok(gone.iter().map(|mapping| mapping.length).sum())
+    }
+
+    async fn nest_parent_alloc(&self, ioas: u32) -> Result<u32, Cause> {
+        let mut graph = locked(&self.graph);
+        let mappings: Vec<_> = graph.ioas(ioas)?.mappings.values().copied().collect();
+        let id = graph.reserve()?;
+        let tag = graph.tags.take()?;
+        let built = self.build_stage2(tag, &mappings);
+        // A tag whose tables were never attached is in no cache.
+        let stage2 = built.inspect_err(|_| graph.tags.give(tag))?;
+        graph.publish(id, Object::NestParent(NestParent { ioas, tag, stage2, viommu: None }), &[ioas]);
+        Ok(id)
+    }
+
+    async fn viommu_alloc(&self, parent: u32) -> Result<ViommuAlloc, Cause> {
+        let mut graph = locked(&self.graph);
+        let &NestParent { tag, viommu, .. } = graph.parent(parent)?;
+        if let Some(other) = viommu {
+            let why = format!(
+                "nesting parent {parent} carries vIOMMU {other}: two would share translation tag {tag}, and what one \
+                 guest calls address space 1 would be the other's"
+            );
+            return Err(Cause::Invalid(why));
+        }
+        let (id, abort, bypass) = (graph.reserve()?, graph.reserve()?, graph.reserve()?);
+        let names = Default::default();
+        graph.publish(id, Object::Viommu(Viommu { parent, abort, bypass, names, event_queue: None }), &[parent]);
+        for (hwpt, kind) in [(abort, KeyKind::ABORT), (bypass, KeyKind::BYPASS)] {
+            let key = EntryKey { kind, ..Default::default() };
+            graph.publish(hwpt, Object::Hwpt(Hwpt { viommu: id, key }), &[]);
+        }
+        graph.parent_mut(parent)?.viommu = Some(id);
+        Ok(ViommuAlloc { id, tag, abort, bypass })
+    }
+
+    async fn device_bind(&self, stream: u32) -> Result<u32, Cause> {
+        let mut graph = locked(&self.graph);
+        if stream >= self.info.streams {
+            return Err(Cause::Invalid(format!("stream {stream:#x} is not one of the {:#x}", self.info.streams)));
+        }
+        if let Some(device) = graph.streams.get(&stream) {
+            return Err(Cause::Exists(format!("stream {stream:#x} is bound as device {device}")));
+        }
+        let id = graph.reserve()?;
+        graph.publish(id, Object::Device(Device { stream, attached: None, vdevice: None }), &[]);
+        graph.streams.insert(stream, id);
+        Ok(id)
+    }
+
+    async fn vdevice_alloc(&self, viommu: u32, device: u32, virt_id: u32) -> Result<u32, Cause> {
+        let mut graph = locked(&self.graph);
+        if let Some(vdevice) = graph.viommu(viommu)?.names.get(&virt_id) {
+            return Err(Cause::Exists(format!("the guest's ID {virt_id:#x} is vdevice {vdevice}")));
+        }
+        if let Some(vdevice) = graph.device(device)?.vdevice {
+            return Err(Cause::Exists(format!("device {device} is vdevice {vdevice} already")));
+        }
+        let id = graph.reserve()?;
+        graph.publish(id, Object::Vdevice(Vdevice { viommu, device, virt_id }), &[viommu, device]);
+        graph.viommu_mut(viommu)?.names.insert(virt_id, id);
+        graph.device_mut(device)?.vdevice = Some(id);
+        Ok(id)
+    }
+
+    async fn nested_hwpt_alloc(&self, viommu: u32, key: &EntryKey) -> Result<u32, Cause> {
+        let mut graph = locked(&self.graph);
+        graph.viommu(viommu)?;
+        let id = graph.reserve()?;
+        graph.publish(id, Object::Hwpt(Hwpt { viommu, key: *key }), &[viommu]);
+        Ok(id)
+    }
+
+    async fn attach(&self, device: u32, hwpt: u32) -> Result<(), Cause> {
+        let mut graph = locked(&self.graph);
+        let Device { stream, attached, vdevice } = *graph.device(device)?;
+        let Hwpt { viommu, key } = *graph.hwpt(hwpt)?;
+        if attached == Some(hwpt) {
+            return Ok(());
+        }
+        if key.kind == KeyKind::TRANSLATE {
+            let named = vdevice.is_some_and(|id| graph.vdevice(id).is_ok_and(|vdevice| vdevice.viommu == viommu));
+            if !named {
+                return Err(Cause::NotFound(ObjectKind::Vdevice));
+            }
+        }
+        // Between two translations of one guest, what devices cached is the guest's to invalidate.
+        let translated_here = |old: &Hwpt| old.viommu == viommu && old.key.kind == KeyKind::TRANSLATE;
+        let guests_affair = attached.is_some_and(|old| graph.hwpt(old).is_ok_and(translated_here));
+        let flush = !guests_affair || key.kind != KeyKind::TRANSLATE;
+        self.point(&graph, stream, attached, Some(hwpt), flush)?;
+        if let Some(old) = attached {
+            graph.unlink(old, ObjectKind::Device);
+        }
+        graph.link(hwpt, ObjectKind::Device);
+        graph.device_mut(device)?.attached = Some(hwpt);
+        Ok(())
+    }
+
+    async fn detach(&self, device: u32) -> Result<(), Cause> {
+        let mut graph = locked(&self.graph);
+        let Device { stream, attached, .. } = *graph.device(device)?;
+        let Some(hwpt) = attached else { return Ok(()) };
+        self.point(&graph, stream, attached, None, true)?;
+        graph.unlink(hwpt, ObjectKind::Device);
+        graph.device_mut(device)?.attached = None;
+        Ok(())
+    }
+
+    async fn event_queue_alloc(&self, viommu: u32) -> Result<u32, Cause> {
+        let mut graph = locked(&self.graph);
+        if let Some(queue) = graph.viommu(viommu)?.event_queue {
+            return Err(Cause::Exists(format!("vIOMMU {viommu} has event queue {queue}")));
+        }
+        let id = graph.reserve()?;
+        graph.publish(id, Object::EventQueue { viommu }, &[viommu]);
+        graph.viommu_mut(viommu)?.event_queue = Some(id);
+        Ok(id)
+    }
+
+    async fn fault_queue_alloc(&self) -> Result<u32, Cause> {
+        let mut graph = locked(&self.graph);
+        let id = graph.reserve()?;
+        graph.publish(id, Object::FaultQueue, &[]);
+        Ok(id)
+    }
+
+    async fn hw_queue_alloc(&self, viommu: u32, _index: u32, _iova: u64, _length: u64) -> Result<u32, Cause> {
+        locked(&self.graph).viommu(viommu)?;
+        Err(Cause::Unsupported(format!("{} lends guests no command queue of its own", self.vendor)))
+    }
+
+    async fn flush(&self, viommu: u32) -> Result<(), Cause> {
+        let graph = locked(&self.graph);
+        self.forget_tag(graph.parent(graph.viommu(viommu)?.parent)?.tag)?;
+        graph.streams_of(viommu).into_iter().try_for_each(|stream| self.forget_moved_device(stream))
+    }
+
+    async fn destroy(&self, id: u32) -> Result<(), Cause> {
+        let mut graph = locked(&self.graph);
+        graph.unused(id)?;
+        match graph.kind(id).ok_or(Cause::NoObject(id))? {
+            ObjectKind::NestParent => self.destroy_parent(&mut graph, id)?,
+            ObjectKind::Viommu => {
+                let &Viommu { parent, abort, bypass, .. } = graph.viommu(id)?;
+                // Allocated with it, freed with it, unless freed before.
+                [abort, bypass].into_iter().try_for_each(|hwpt| graph.unused(hwpt))?;
+                graph.remove(abort);
+                graph.remove(bypass);
+                graph.parent_mut(parent)?.viommu = None;
+            }
+            ObjectKind::Device => {
+                let &Device { stream, attached, .. } = graph.device(id)?;
+                if let Some(hwpt) = attached {
+                    return Err(Cause::Busy { users: format!("its attachment to nested HWPT {hwpt}") });
+                }
+                graph.streams.remove(&stream);
+            }
+            ObjectKind::Vdevice => {
+                let Vdevice { viommu, device, virt_id } = *graph.vdevice(id)?;
+                graph.viommu_mut(viommu)?.names.remove(&virt_id);
+                graph.device_mut(device)?.vdevice = None;
+            }
+            _ => {}
+        }
+        if let Some(Object::EventQueue { viommu }) = graph.remove(id) {
+            graph.viommu_mut(viommu)?.event_queue = None;
+        }
+        Ok(())
+    }
+
+    fn live(&self) -> Vec<(u32, ObjectKind)> {
+        locked(&self.graph).live()
+    }
+
+    fn sink(&self, viommu: u32) -> Result<Arc<dyn Sink<Accepts = Host>>, Cause> {
+        locked(&self.graph).viommu(viommu)?;
+        Ok(self.ring.clone())
+    }
+
+    fn events(&self) -> flume::Receiver<BackendEvent> {
+        self.events.receiver.clone()
+    }
+}
+
+impl Direct {
+    fn check_mapping(&self, mappings: &Mappings, new: &Mapping) -> Result<(), Cause> {
+        let Mapping { iova, length, backing, .. } = *new;
+        let Backing::Physical(pa) = backing else {
+            return Err(Cause::Unsupported("this backend maps physical memory, not a process's addresses".into()));
+        };
+        let page = 1u64 << self.info.page_log2;
+        let ends = |start: u64| start.checked_add(length.wrapping_sub(1));
+        let (Some(last), Some(_)) = (ends(iova).filter(|_| length > 0), ends(pa)) else {
+            return Err(Cause::Invalid(format!("{length:#x} bytes at {iova:#x} are no range")));
+        };
+        if (iova | pa | length) % page != 0 {
+            let what = format!("{iova:#x} to {pa:#x}, {length:#x} bytes: not in pages of {page:#x}");
+            return Err(Cause::Invalid(what));
+        }
+        match mappings.range(..=last).next_back() {
+            Some((_, other)) if other.iova + (other.length - 1) >= iova => {
+                let what = format!("{iova:#x}..={last:#x} overlaps the mapping at {:#x}", other.iova);
+                Err(Cause::Exists(what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn build_stage2(&self, tag: u32, mappings: &[Mapping]) -> Result<u32, Cause> {
+        let mut driver = self.driver.lock();
+        let stage2 = driver.stage2_create(tag)?;
+        for mapping in mappings {
+            let Backing::Physical(pa) = mapping.backing else { continue };
+            if let Err(error) = driver.stage2_map(stage2, mapping.iova, pa, mapping.length, mapping.writable) {
+                driver.stage2_destroy(stage2)?;
+                return Err(error.into());
+            }
+        }
+        Ok(stage2)
+    }
+
+    fn map(&self, graph: &Graph, parent: u32, mapping: &Mapping) -> Result<(), Cause> {
+        let Backing::Physical(pa) = mapping.backing else { return Ok(()) };
+        let stage2 = graph.parent(parent)?.stage2;
+        Ok(self.driver.lock().stage2_map(stage2, mapping.iova, pa, mapping.length, mapping.writable)?)
+    }
+
+    /// Takes mappings out of one parent's tables and out of all caches. If it fails, the tables are as before.
+    fn unmap(&self, graph: &Graph, parent: u32, mappings: &[Mapping]) -> Result<(), Cause> {
+        let stage2 = graph.parent(parent)?.stage2;
+        for (done, mapping) in mappings.iter().enumerate() {
+            if let Err(error) = self.driver.lock().stage2_unmap(stage2, mapping.iova, mapping.length) {
+                self.map_again(graph, parent, &mappings[..done]);
+                return Err(error.into());
+            }
+        }
+        self.forget_mappings(graph, parent, mappings).inspect_err(|_| self.map_again(graph, parent, mappings))
+    }
+
+    fn map_again(&self, graph: &Graph, parent: u32, mappings: &[Mapping]) {
+        for mapping in mappings {
+            if let Err(cause) = self.map(graph, parent, mapping) {
+                tracing::error!(%cause, iova = mapping.iova, "an unmap that failed cannot be undone");
+            }
+        }
+    }
+
+    /// Makes `stream` go through `to` (nothing: abort) instead of `from`, and with `flush` forget what its device cached.
+    fn point(&self, graph: &Graph, stream: u32, from: Option<u32>, to: Option<u32>, flush: bool) -> Result<(), Cause> {
+        self.program(graph, stream, to)?;
+        let flushed = if flush { self.forget_moved_device(stream) } else { Ok(()) };
+        flushed.inspect_err(|_| {
+            if let Err(cause) = self.program(graph, stream, from) {
+                tracing::error!(%cause, stream, "an attach that failed cannot be undone");
+            }
+        })
+    }
+
+    fn program(&self, graph: &Graph, stream: u32, hwpt: Option<u32>) -> Result<(), Cause> {
+        let Some(hwpt) = hwpt else { return self.exclusively(|driver| driver.detach(stream)) };
+        let (stage2, key) = (graph.parent_of(hwpt)?.stage2, graph.hwpt(hwpt)?.key);
+        self.exclusively(|driver| driver.attach(stream, stage2, &key))
+    }
+
+    /// Frees the tables. The tag comes back when nothing that carries it is cached, and not before.
+    fn destroy_parent(&self, graph: &mut Graph, id: u32) -> Result<(), Cause> {
+        let &NestParent { tag, stage2, .. } = graph.parent(id)?;
+        self.forget_tag(tag)?;
+        self.driver.lock().stage2_destroy(stage2)?;
+        graph.tags.give(tag);
+        Ok(())
+    }
+}
+
+type Mappings = std::collections::BTreeMap<u64, Mapping>;
+
+/// The mappings that lie in `iova..iova+length`; `0, u64::MAX` is all there are.
+fn mappings_in(ioas: &Ioas, iova: u64, length: u64) -> Result<Vec<Mapping>, Cause> {
+    if iova == 0 && length == u64::MAX {
+        return Ok(ioas.mappings.values().copied().collect());
+    }
+    let last = iova.checked_add(length.wrapping_sub(1)).filter(|_| length > 0);
+    let last = last.ok_or_else(|| Cause::Invalid(format!("{length:#x} bytes at {iova:#x} are no range")))?;
+    let end = |mapping: &Mapping| mapping.iova + (mapping.length - 1);
+    let touched = ioas.mappings.range(..=last).rev().map(|(_, mapping)| *mapping);
+    let mut found: Vec<_> = touched.take_while(|mapping| end(mapping) >= iova).collect();
+    found.reverse();
+    if let Some(cut) = found.iter().find(|mapping| mapping.iova < iova || end(mapping) > last) {
+        let what = format!("{iova:#x}..={last:#x} cuts the mapping {:#x}..={:#x}", cut.iova, end(cut));
+        return Err(Cause::Invalid(what));
+    }
+    if found.is_empty() {
+        return Err(Cause::Absent(format!("nothing is mapped in {iova:#x}..={last:#x}")));
+    }
+    Ok(found)
+}
