@@ -155,7 +155,15 @@ impl GuestCounters {
 
 /// The data path of one vIOMMU.
 pub struct Pipeline {
-    parts: PipelineParts,
+    owner: Owner,
+    tag: u32,
+    plugin: PluginInfo,
+    codec: Codec,
+    memory: Arc<GuestMemoryMmap>,
+    shard: Arc<Shard>,
+    interrupts: Arc<dyn Interrupts>,
+    on_configuration: Box<dyn Fn(ConfigRequest) + Send + Sync>,
+    tap: Option<Arc<dyn CommandTap>>,
     registers: Option<Mutex<Frontend>>,
     queue: Mutex<Fetch>,
     kicked: AtomicBool,
@@ -169,26 +177,34 @@ pub struct Pipeline {
 
 impl std::fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pipeline").field("owner", &self.parts.owner).field("tag", &self.parts.tag).finish()
+        f.debug_struct("Pipeline").field("owner", &self.owner).field("tag", &self.tag).finish()
     }
 }
 
 impl Pipeline {
     /// A pipeline with no streams yet.
-    pub fn new(mut parts: PipelineParts) -> Arc<Self> {
-        let registers = parts.frontend.take().map(Mutex::new);
-        let metrics = GuestMetrics::new(&parts.plugin.name);
+    pub fn new(parts: PipelineParts) -> Arc<Self> {
+        let PipelineParts { owner, tag, plugin, frontend, codec, memory, shard, interrupts, on_configuration, tap } =
+            parts;
         Arc::new(Self {
-            registers,
-            queue: Mutex::new(Fetch::new(parts.plugin.command_words)),
+            queue: Mutex::new(Fetch::new(plugin.command_words)),
             kicked: AtomicBool::new(false),
             rekick_queued: AtomicBool::new(false),
-            ids: IdMap::new(parts.tag),
-            lane: Arc::new(Lane::new(parts.owner)),
+            ids: IdMap::new(tag),
+            lane: Arc::new(Lane::new(owner)),
             settle: Settle::default(),
             counters: GuestCounters::default(),
-            metrics,
-            parts,
+            metrics: GuestMetrics::new(&plugin.name),
+            registers: frontend.map(Mutex::new),
+            owner,
+            tag,
+            plugin,
+            codec,
+            memory,
+            shard,
+            interrupts,
+            on_configuration,
+            tap,
         })
     }
 
@@ -265,11 +281,11 @@ impl Pipeline {
     /// If the plugin failed.
     pub fn desired_key(&self, virt_id: u32) -> Result<EntryKey, Cause> {
         use viommu_plugin::KeyKind;
-        let mut entry = vec![0; self.parts.plugin.entry_words];
+        let mut entry = vec![0; self.plugin.entry_words];
         let found = {
             let registers = self.registers()?;
             match registers.mode()? {
-                Mode::TRANSLATE => registers.entry(&GuestView(&self.parts.memory), virt_id, &mut entry)?,
+                Mode::TRANSLATE => registers.entry(&GuestView(&self.memory), virt_id, &mut entry)?,
                 Mode::BYPASS => return Ok(EntryKey { kind: KeyKind::BYPASS, ..Default::default() }),
                 _ => return Ok(EntryKey::default()),
             }
@@ -282,11 +298,11 @@ impl Pipeline {
     /// # Errors
     /// If it has the wrong number of words, or the plugin failed.
     pub fn entry_key(&self, words: &[u64]) -> Result<EntryKey, Cause> {
-        let expected = self.parts.plugin.entry_words;
+        let expected = self.plugin.entry_words;
         if words.len() != expected {
             return Err(Cause::Invalid(format!("a table entry has {expected} words, not {}", words.len())));
         }
-        Ok(self.parts.codec.entry_key(words)?)
+        Ok(self.codec.entry_key(words)?)
     }
 
     /// Answers [`ConfigRequest::Entries`]: the command that asked is complete (or failed), and the queue goes on, on the
@@ -348,17 +364,17 @@ impl Pipeline {
 
     /// The number under which the sink knows this guest.
     pub fn owner(&self) -> Owner {
-        self.parts.owner
+        self.owner
     }
 
     /// The guest's tag in hardware.
     pub fn tag(&self) -> u32 {
-        self.parts.tag
+        self.tag
     }
 
     /// Check and rewrite, as this guest has it.
     pub fn codec(&self) -> &Codec {
-        &self.parts.codec
+        &self.codec
     }
 
     fn registers(&self) -> Result<MutexGuard<'_, Frontend>, Cause> {
@@ -406,7 +422,7 @@ impl Pipeline {
 
     fn queue_rekick(self: &Arc<Self>) {
         if !self.rekick_queued.swap(true, Ordering::SeqCst) {
-            self.parts.shard.rekick(self);
+            self.shard.rekick(self);
         }
     }
 
@@ -436,14 +452,14 @@ impl Pipeline {
 
     fn request_and_wait(&self, request: ConfigRequest) -> Result<(), Cause> {
         self.settle.asked();
-        (self.parts.on_configuration)(request);
-        let limit = self.parts.shard.sync_limit().saturating_mul(4);
+        (self.on_configuration)(request);
+        let limit = self.shard.sync_limit().saturating_mul(4);
         if self.settle.wait_answered(limit) { Ok(()) } else { Err(Cause::TimedOut(limit)) }
     }
 
     fn give_up(&self, why: GuestFault) {
         if self.settle.quarantine() {
-            (self.parts.on_configuration)(ConfigRequest::Quarantine(why));
+            (self.on_configuration)(ConfigRequest::Quarantine(why));
         }
     }
 }

@@ -51,22 +51,22 @@ impl Pipeline {
     pub(super) fn signal(&self, effects: &Effects) {
         for store in effects.stores.iter().take(effects.store_count as usize) {
             let bytes = &store.bytes[..(store.len as usize).min(store.bytes.len())];
-            if let Err(error) = self.parts.memory.write_slice(bytes, GuestAddress(store.gpa)) {
-                tracing::debug!(owner = self.parts.owner.0, %error, "store outside guest memory dropped");
+            if let Err(error) = self.memory.write_slice(bytes, GuestAddress(store.gpa)) {
+                tracing::debug!(owner = self.owner.0, %error, "store outside guest memory dropped");
             }
         }
         for msi in effects.msis.iter().take(effects.msi_count as usize) {
-            self.parts.interrupts.msi(msi.address, msi.data);
+            self.interrupts.msi(msi.address, msi.data);
         }
         let mut lines = effects.lines;
         while lines != 0 {
-            self.parts.interrupts.line(lines.trailing_zeros());
+            self.interrupts.line(lines.trailing_zeros());
             lines &= lines - 1;
         }
     }
 
     fn frontend_failed(&self, error: &CallError) {
-        tracing::error!(owner = self.parts.owner.0, %error, "frontend failed: guest out of service");
+        tracing::error!(owner = self.owner.0, %error, "frontend failed: guest out of service");
         self.give_up(GuestFault::HOST_ERROR);
     }
 }

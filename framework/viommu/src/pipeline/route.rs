@@ -29,7 +29,7 @@ impl Pipeline {
             if left == 0 {
                 return true;
             }
-            let fetched = match fetch.fill(&self.parts.memory, &queue) {
+            let fetched = match fetch.fill(&self.memory, &queue) {
                 Ok(commands) => commands,
                 Err(fault) => {
                     self.guest_fault(fault);
@@ -48,7 +48,7 @@ impl Pipeline {
         match self.registers().ok()?.queue() {
             Ok(queue) => Some(queue),
             Err(error) => {
-                tracing::error!(owner = self.parts.owner.0, %error, "frontend failed: guest out of service");
+                tracing::error!(owner = self.owner.0, %error, "frontend failed: guest out of service");
                 self.give_up(GuestFault::HOST_ERROR);
                 None
             }
@@ -62,7 +62,7 @@ impl Pipeline {
             let rewritten = match self.rewrite(fetch, done, fetched) {
                 Ok(rewritten) => rewritten,
                 Err(error) => {
-                    tracing::error!(owner = self.parts.owner.0, %error, "rewrite failed: guest out of service");
+                    tracing::error!(owner = self.owner.0, %error, "rewrite failed: guest out of service");
                     self.give_up(GuestFault::HOST_ERROR);
                     return Next::Leave;
                 }
@@ -104,7 +104,7 @@ impl Pipeline {
         let before = fetch.before;
         let ids = self.ids.load();
         let (guest, host) = fetch.halves(from, to);
-        let rewritten = self.parts.codec.rewrite(guest.as_slice(), before, ids.host_ids(), host)?;
+        let rewritten = self.codec.rewrite(guest.as_slice(), before, ids.host_ids(), host)?;
         let progress = rewritten.taken > 0 || !matches!(rewritten.stop, Stop::END | Stop::ROOM);
         if progress { Ok(rewritten) } else { Err(Cause::Invalid("rewrite made no progress".into())) }
     }
@@ -117,14 +117,14 @@ impl Pipeline {
         if rewritten.written == 0 && !sync {
             return Ok(None);
         }
-        let words = rewritten.written as usize * self.parts.plugin.command_words;
+        let words = rewritten.written as usize * self.plugin.command_words;
         let batch = Batch {
-            owner: self.parts.owner,
+            owner: self.owner,
             words: Words::of(&fetch.host[..words]),
             classes: rewritten.classes,
             sync,
         };
-        let position = self.parts.shard.submit(&self.lane, batch)?;
+        let position = self.shard.submit(&self.lane, batch)?;
         fetch.before = before;
         if sync {
             GuestCounters::add(&self.counters.hardware_syncs, 1);
@@ -134,14 +134,14 @@ impl Pipeline {
 
     /// The tap sees each command once, when it is consumed.
     fn show_tap(&self, fetch: &Fetch, from: usize, rewritten: &Rewritten) {
-        if let Some(tap) = &self.parts.tap {
+        if let Some(tap) = &self.tap {
             let stopped_at = usize::from(matches!(rewritten.stop, Stop::SYNC | Stop::CONFIGURATION));
             tap.consumed(fetch.guest_words(from, from + rewritten.taken as usize + stopped_at).as_slice());
         }
     }
 
     fn wait(&self, position: Position) -> Result<(), SinkError> {
-        self.parts.shard.wait(self.parts.owner, position)
+        self.shard.wait(self.owner, position)
     }
 
     /// Puts a SYNC behind whatever has none, and waits for it.
@@ -150,8 +150,8 @@ impl Pipeline {
             return Ok(());
         }
         let batch =
-            Batch { owner: self.parts.owner, words: Words::of(&[]), classes: Classes::NONE, sync: true };
-        let position = self.parts.shard.submit(&self.lane, batch)?;
+            Batch { owner: self.owner, words: Words::of(&[]), classes: Classes::NONE, sync: true };
+        let position = self.shard.submit(&self.lane, batch)?;
         GuestCounters::add(&self.counters.hardware_syncs, 1);
         self.wait(position)?;
         fetch.before = Classes::NONE;
@@ -159,20 +159,20 @@ impl Pipeline {
     }
 
     fn ask_configuration(&self, command: &[u64]) {
-        match self.parts.codec.configuration(command) {
+        match self.codec.configuration(command) {
             Ok(configuration) => {
                 self.settle.pause();
-                (self.parts.on_configuration)(ConfigRequest::Entries(configuration));
+                (self.on_configuration)(ConfigRequest::Entries(configuration));
             }
             Err(error) => {
-                tracing::error!(owner = self.parts.owner.0, %error, "configuration command: guest out of service");
+                tracing::error!(owner = self.owner.0, %error, "configuration command: guest out of service");
                 self.give_up(GuestFault::HOST_ERROR);
             }
         }
     }
 
     fn sink_failed(&self, error: &SinkError) -> Next {
-        tracing::warn!(owner = self.parts.owner.0, %error, "guest commands not carried out");
+        tracing::warn!(owner = self.owner.0, %error, "guest commands not carried out");
         match error {
             SinkError::Fault(fault) => self.guest_fault(*fault),
             SinkError::TimedOut(_) => self.guest_fault(GuestFault::HOST_ERROR),
@@ -201,7 +201,7 @@ impl Pipeline {
 
     /// [`Pipeline::invalidate`]: the same steps without a guest queue or registers.
     pub(super) fn invalidate_words(&self, words: &[u64]) -> Result<Invalidated, Cause> {
-        let command_words = self.parts.plugin.command_words;
+        let command_words = self.plugin.command_words;
         if !words.len().is_multiple_of(command_words) {
             return Err(Cause::Invalid(format!("{} words are not whole commands of {command_words}", words.len())));
         }
@@ -216,7 +216,7 @@ impl Pipeline {
             let run = &words[done * command_words..total.min(done + BATCH) * command_words];
             let ids = self.ids.load();
             let before = fetch.before;
-            let rewritten = self.parts.codec.rewrite(run, before, ids.host_ids(), &mut fetch.host)?;
+            let rewritten = self.codec.rewrite(run, before, ids.host_ids(), &mut fetch.host)?;
             self.place(&mut fetch, &rewritten).map_err(sink_cause)?;
             done += rewritten.taken as usize;
             self.count(&rewritten);
