@@ -4,10 +4,16 @@
 #![deny(unsafe_code)]
 
 pub mod backend;
+pub mod blocking;
 mod error;
+mod host;
 pub mod metrics;
+pub mod objects;
 pub mod pipeline;
+pub mod proposal;
+pub mod seams;
 
 pub use error::{Cause, Error};
+pub use host::{Host, HostBuilder, HostEvent, Leftovers};
 pub use viommu_plugin as plugin;
 pub use vm_memory;

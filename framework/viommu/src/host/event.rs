@@ -1,0 +1,91 @@
+//! What the host tells its subscribers.
+
+use crate::backend::ObjectKind;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Something that whoever runs the host should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HostEvent {
+    /// An actor panicked. The change was rolled back; invalidations flow.
+    Degraded {
+        /// Kind of the object.
+        kind: ObjectKind,
+        /// Its ID.
+        id: u32,
+        /// The panic's words.
+        reason: String,
+    },
+    /// A degraded object was to change its configuration: its devices' DMA is blocked until the restart.
+    Blocked {
+        /// Kind of the object.
+        kind: ObjectKind,
+        /// Its ID.
+        id: u32,
+    },
+    /// An actor started over from what the backend has.
+    Restarted {
+        /// Kind of the object.
+        kind: ObjectKind,
+        /// Its ID.
+        id: u32,
+    },
+    /// An object is out of service: too many panics, or its guest broke the hardware queue.
+    Quarantined {
+        /// Kind of the object.
+        kind: ObjectKind,
+        /// Its ID.
+        id: u32,
+        /// Why.
+        reason: String,
+    },
+    /// A device of this vIOMMU did not answer an ATC invalidation; the guest sees the error its IOMMU gives.
+    DeviceTimedOut {
+        /// The vIOMMU.
+        viommu: u32,
+    },
+    /// A fault that is the host's affair: stage 2, or a physical table.
+    HostFault {
+        /// Host stream.
+        stream: u32,
+        /// Vendor's event number.
+        code: u32,
+    },
+    /// Hardware lost event records; every guest was told.
+    EventsLost,
+}
+
+/// Events that a subscriber may be behind before it loses some.
+const BACKLOG: usize = 1024;
+
+/// Who wants to know.
+#[derive(Default)]
+pub(crate) struct Subscribers {
+    senders: Mutex<Vec<flume::Sender<HostEvent>>>,
+    lost: AtomicU64,
+}
+
+impl Subscribers {
+    pub(crate) fn subscribe(&self) -> flume::Receiver<HostEvent> {
+        let (sender, receiver) = flume::bounded(BACKLOG);
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        receiver
+    }
+
+    pub(crate) fn tell(&self, event: &HostEvent) {
+        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        senders.retain(|sender| match sender.try_send(event.clone()) {
+            Ok(()) => true,
+            Err(flume::TrySendError::Full(_)) => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+            Err(flume::TrySendError::Disconnected(_)) => false,
+        });
+    }
+
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,104 @@
+//! What every actor of a host reaches.
+
+use super::event::{HostEvent, Subscribers};
+use super::registry::Registry;
+use super::workers::Reap;
+use crate::Cause;
+use crate::backend::{Host as HostWords, Objects, Owner, Sink};
+use crate::objects::ViommuState;
+use crate::objects::served::Served;
+use crate::pipeline::{Pipeline, Shard, ShardMode};
+use crate::seams::{BlockingPool, Clock, FaultPlan};
+use actix::{ArbiterHandle, WeakAddr};
+use dashmap::{DashMap, DashSet};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use viommu_plugin_host::Plugin;
+
+/// Wraps the backend's sink.
+pub(crate) type WrapSink =
+    Box<dyn Fn(Arc<dyn Sink<Accepts = HostWords>>) -> Arc<dyn Sink<Accepts = HostWords>> + Send + Sync>;
+
+/// How shards are made.
+pub(crate) struct ShardOptions {
+    pub(crate) count: usize,
+    pub(crate) mode: ShardMode,
+    pub(crate) sync_limit: Duration,
+    pub(crate) wrap: WrapSink,
+}
+
+/// Whose events a host stream's are.
+pub(crate) struct Route {
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) virt_id: u32,
+}
+
+/// Shared by the host, its actors and its handles.
+pub(crate) struct Shared {
+    pub(crate) backend: Arc<dyn Objects>,
+    pub(crate) plugin: Plugin,
+    pub(crate) arbiter: ArbiterHandle,
+    pub(crate) pool: Arc<dyn BlockingPool>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) faults: FaultPlan,
+    pub(crate) registry: Registry,
+    /// Host streams bound.
+    pub(crate) streams: DashSet<u32>,
+    /// Guests' devices by host stream.
+    pub(crate) routes: DashMap<u32, Route>,
+    /// vIOMMUs by the number the hardware queue knows.
+    pub(crate) owners: DashMap<Owner, (u32, WeakAddr<Served<ViommuState>>)>,
+    pub(crate) shard_options: ShardOptions,
+    pub(crate) shards: Mutex<Vec<Arc<Shard>>>,
+    pub(crate) last_owner: AtomicU32,
+    pub(crate) reaper: flume::Sender<Reap>,
+    pub(crate) supervisor: flume::Sender<u32>,
+    pub(crate) subscribers: Subscribers,
+}
+
+impl Shared {
+    /// Runs a job where it may block. `None` if the host is going down.
+    pub(crate) fn off_thread<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = Option<T>> + Send + 'static {
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        self.pool.run(Box::new(move || drop(answer.send(job()))));
+        async move { answered.await.ok() }
+    }
+
+    /// An owner number that nobody had, and the shard its commands go to.
+    pub(crate) fn owner_and_shard(&self, viommu: u32) -> Result<(Owner, Arc<Shard>), Cause> {
+        let owner = Owner(self.last_owner.fetch_add(1, Ordering::Relaxed) + 1);
+        let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        if shards.is_empty() {
+            let ShardOptions { count, mode, sync_limit, wrap } = &self.shard_options;
+            let sink = wrap(self.backend.sink(viommu)?);
+            let vendor = &self.plugin.info().name;
+            let made = (0..*count).map(|index| Shard::new(index, sink.clone(), vendor, *mode, *sync_limit));
+            *shards = made.collect::<Result<_, _>>()?;
+        }
+        Ok((owner, shards[owner.0 as usize % shards.len()].clone()))
+    }
+
+    /// The vIOMMU of this data path is gone.
+    pub(crate) fn forget(&self, pipeline: &Pipeline) {
+        self.owners.remove(&pipeline.owner());
+    }
+
+    /// Leaves something to the reaper. A host that is gone has no backend objects left to care for.
+    pub(crate) fn reap(&self, what: Reap) {
+        drop(self.reaper.send(what));
+    }
+
+    /// Asks for a restart of an object and of what was made on it.
+    pub(crate) fn supervise(&self, id: u32) {
+        let _ = self.supervisor.send(id);
+    }
+
+    pub(crate) fn tell(&self, event: HostEvent) {
+        tracing::info!(?event, "host event");
+        self.subscribers.tell(&event);
+    }
+}

@@ -1,0 +1,193 @@
+//! The host's own threads and tasks: the actors' system, the reaper, the supervisor, the event router.
+
+use super::event::HostEvent;
+use super::shared::Shared;
+use crate::backend::BackendEvent;
+use crate::objects::served::{Destroy, Do, Restart};
+use crate::objects::{Node, ObjectState, Quarantine};
+use crate::seams::wait;
+use actix::{Arbiter, ArbiterHandle, Recipient, System};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::thread::JoinHandle;
+use tokio::sync::oneshot;
+use viommu_plugin::GuestFault;
+
+/// Work for the reaper.
+pub(crate) enum Reap {
+    /// The last handle of an object is gone. Children come before their parents.
+    Object { node: Arc<Node>, object: Recipient<Destroy> },
+    /// A device could not be detached.
+    Detach(u32),
+    /// Answers when everything before it was tried, and what failed was tried again.
+    Flush(oneshot::Sender<()>),
+}
+
+/// The thread that runs the actors.
+pub(crate) struct ActorThread {
+    system: System,
+    thread: Option<JoinHandle<()>>,
+    pub(crate) arbiter: ArbiterHandle,
+    pub(crate) runtime: tokio::runtime::Handle,
+}
+
+impl ActorThread {
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let (started, start) = std::sync::mpsc::channel();
+        let body = move || {
+            let runner = System::new();
+            let parts =
+                runner.block_on(async { (System::current(), Arbiter::current(), tokio::runtime::Handle::current()) });
+            if started.send(parts).is_ok()
+                && let Err(error) = runner.run()
+            {
+                tracing::error!(%error, "actor system");
+            }
+        };
+        let thread = std::thread::Builder::new().name("viommu-actors".into()).spawn(body)?;
+        let (system, arbiter, runtime) =
+            start.recv().map_err(|_| std::io::Error::other("the actor system did not start"))?;
+        Ok(Self { system, thread: Some(thread), arbiter, runtime })
+    }
+
+    /// Ends the system and, unless called on it, waits for its thread.
+    pub(crate) fn stop(&mut self) {
+        self.system.stop();
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
+            && thread.join().is_err()
+        {
+            tracing::error!("the actor thread panicked");
+        }
+    }
+}
+
+/// Destroys what nobody holds any more, in order. What fails is tried again whenever something succeeded since, and at
+/// each flush.
+pub(crate) async fn reaper(shared: std::sync::Weak<Shared>, work: flume::Receiver<Reap>) {
+    let mut failed: VecDeque<Reap> = VecDeque::new();
+    while let Ok(next) = work.recv_async().await {
+        match next {
+            Reap::Flush(done) => {
+                // Children may come after parents among the failed: as long as one goes, another may.
+                let mut before = usize::MAX;
+                while failed.len() < before {
+                    before = failed.len();
+                    for _ in 0..before {
+                        let Some(again) = failed.pop_front() else { break };
+                        failed.extend(reap(&shared, again).await);
+                    }
+                }
+                let _ = done.send(());
+            }
+            next => failed.extend(reap(&shared, next).await),
+        }
+    }
+}
+
+/// What is left to do, if it failed.
+async fn reap(shared: &std::sync::Weak<Shared>, what: Reap) -> Option<Reap> {
+    match what {
+        Reap::Object { node, object } => {
+            if node.state() == ObjectState::Destroyed {
+                return None;
+            }
+            match object.send(Destroy).await {
+                Ok(Ok(())) => None,
+                _ if node.state() == ObjectState::Destroyed => None,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "destroy failed; tried again later");
+                    Some(Reap::Object { node, object })
+                }
+                Err(_) => None,
+            }
+        }
+        Reap::Detach(device) => {
+            let backend = shared.upgrade()?.backend.clone();
+            let job = shared.upgrade()?.off_thread(move || wait(backend.detach(device)));
+            match job.await {
+                Some(Err(error)) if error.errno() != viommu_plugin::Refusal::ENOENT => {
+                    tracing::warn!(device, %error, "detach failed again");
+                    Some(Reap::Detach(device))
+                }
+                _ => None,
+            }
+        }
+        Reap::Flush(_) => None,
+    }
+}
+
+/// Restarts objects and what was made on them, in OTP's order.
+pub(crate) async fn supervisor(shared: std::sync::Weak<Shared>, work: flume::Receiver<u32>) {
+    while let Ok(id) = work.recv_async().await {
+        let Some(rest) = shared.upgrade().map(|shared| shared.registry.rest_for_one(id)) else { return };
+        for (node, restart) in rest {
+            let Some(actor) = restart.upgrade() else { continue };
+            if let Ok(Err(error)) = actor.send(Restart).await {
+                tracing::warn!(%error, id = node.id, "restart failed");
+                break;
+            }
+        }
+    }
+}
+
+/// Takes what the hardware reports to whom it concerns, until `stop` is dropped.
+pub(crate) fn route_events(
+    shared: &std::sync::Weak<Shared>,
+    events: &flume::Receiver<BackendEvent>,
+    stop: &flume::Receiver<()>,
+) {
+    loop {
+        let next = wait(async {
+            let (mut event, mut stopped) = (pin!(events.recv_async()), pin!(stop.recv_async()));
+            poll_fn(|context| match (stopped.as_mut().poll(context), event.as_mut().poll(context)) {
+                (Poll::Ready(_), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(None),
+                (_, Poll::Ready(Ok(event))) => Poll::Ready(Some(event)),
+                _ => Poll::Pending,
+            })
+            .await
+        });
+        let (Some(event), Some(shared)) = (next, shared.upgrade()) else { return };
+        route(&shared, event);
+    }
+}
+
+fn route(shared: &Shared, event: BackendEvent) {
+    match event {
+        BackendEvent::Guest { stream, record, words } => {
+            // The route is copied out: delivery takes the guest's registers, and nobody may wait for that.
+            let route = shared.routes.get(&stream).map(|route| (route.pipeline.clone(), route.virt_id));
+            match route {
+                Some((pipeline, virt_id)) => {
+                    let words = (words as usize).min(record.len());
+                    pipeline.deliver_event(virt_id, &record[..words]);
+                }
+                None => tracing::debug!(stream, "event of a device that has left its guest"),
+            }
+        }
+        BackendEvent::Host { stream, code } => shared.tell(HostEvent::HostFault { stream, code }),
+        BackendEvent::Lost => {
+            let mut told: Vec<u32> = Vec::new();
+            let routes: Vec<_> = shared.routes.iter().map(|route| route.pipeline.clone()).collect();
+            for pipeline in routes {
+                if !told.contains(&pipeline.owner().0) {
+                    told.push(pipeline.owner().0);
+                    pipeline.event_lost();
+                }
+            }
+            shared.tell(HostEvent::EventsLost);
+        }
+        BackendEvent::QueueError { owner, fault } => {
+            let Some((viommu, actor)) = shared.owners.get(&owner).map(|entry| entry.clone()) else { return };
+            if fault == GuestFault::ATC_TIMEOUT {
+                shared.tell(HostEvent::DeviceTimedOut { viommu });
+            } else if let Some(actor) = actor.upgrade() {
+                // At most one a guest: the sink takes no more commands of a quarantined owner.
+                actor.do_send(Do(Quarantine(fault)));
+            }
+        }
+    }
+}

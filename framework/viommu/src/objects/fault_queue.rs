@@ -1,0 +1,53 @@
+//! Fault queue: page requests of devices (FAULT).
+
+use super::served::{Operation, State};
+use super::{Change, Link};
+use crate::backend::ObjectKind;
+use crate::host::HostState;
+use crate::{Cause, Error};
+use std::sync::Arc;
+
+/// A fault queue.
+#[derive(Debug, Clone)]
+pub struct FaultQueue(pub(crate) Arc<Link<FaultQueueState>>);
+
+impl FaultQueue {
+    /// Its ID.
+    pub fn id(&self) -> u32 {
+        self.0.node.id
+    }
+
+    /// Destroys it.
+    ///
+    /// # Errors
+    /// If the backend refuses.
+    pub async fn destroy(self) -> Result<(), Error> {
+        self.0.destroy().await
+    }
+}
+
+/// What the actor remembers: nothing.
+#[derive(Clone)]
+pub(crate) struct FaultQueueState;
+
+impl State for FaultQueueState {
+    const KIND: ObjectKind = ObjectKind::FaultQueue;
+    type Facts = ();
+    type Keeps = ();
+}
+
+/// FAULT_QUEUE_ALLOC.
+pub(crate) struct AllocFaultQueue;
+
+impl Operation for AllocFaultQueue {
+    type State = HostState;
+    type Output = Arc<Link<FaultQueueState>>;
+    const NAME: &'static str = "alloc";
+    const CREATES: Option<ObjectKind> = Some(ObjectKind::FaultQueue);
+
+    fn run(self, _: &mut HostState, change: &mut Change) -> Result<Self::Output, Cause> {
+        let backend = change.backend();
+        let id = change.create(backend.fault_queue_alloc())?;
+        Ok(Link::start(change, id, Vec::new(), Arc::new(()), (), FaultQueueState))
+    }
+}

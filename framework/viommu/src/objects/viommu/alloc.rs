@@ -1,0 +1,88 @@
+//! VIOMMU_ALLOC: the backend's object, the data path, the actor.
+
+use super::configure::{Quarantine, Reconfigure};
+use super::state::{View, ViommuFacts, ViommuState};
+use super::{ViommuConfig, ViommuInfo};
+use crate::Cause;
+use crate::backend::ObjectKind;
+use crate::objects::change::destroy;
+use crate::objects::served::{Do, Operation, Served};
+use crate::objects::{Change, Link, NestParent, NestParentState};
+use crate::pipeline::{ConfigRequest, Pipeline, PipelineParts};
+use crate::seams::wait;
+use actix::WeakAddr;
+use arc_swap::ArcSwap;
+use std::sync::{Arc, OnceLock};
+
+/// Welds a vIOMMU to a nesting parent. Fails if the parent carries one.
+pub(crate) struct AllocViommu {
+    pub(crate) parent: NestParent,
+    pub(crate) config: ViommuConfig,
+}
+
+impl Operation for AllocViommu {
+    type State = NestParentState;
+    type Output = Arc<Link<ViommuState>>;
+    const NAME: &'static str = "alloc";
+    const CREATES: Option<ObjectKind> = Some(ObjectKind::Viommu);
+
+    fn run(self, _: &mut NestParentState, change: &mut Change) -> Result<Self::Output, Cause> {
+        let Self { parent, config } = self;
+        let (node, shared) = (change.node().clone(), change.shared().clone());
+        // 1. Everything that can be refused without the backend.
+        change.acquire_only(&node, ObjectKind::Viommu, || {
+            let id = node.id;
+            format!("nesting parent {id} carries a vIOMMU: two would share its VMID, so equal ASIDs would alias")
+        })?;
+        let codec = shared.plugin.codec(&config.registers)?;
+        let frontend = config.frontend.then(|| shared.plugin.frontend(&config.registers)).transpose()?;
+        // 2. The backend's object.
+        let alloc = wait(change.backend().viommu_alloc(node.id))?;
+        change.undo_by(move |backend| destroy(backend, alloc.id));
+        // 3. The data path. It asks for configuration changes by a message to an actor that does not exist yet.
+        let actor: Arc<OnceLock<WeakAddr<Served<ViommuState>>>> = Arc::default();
+        let (owner, shard) = shared.owner_and_shard(alloc.id)?;
+        let pipeline = Pipeline::new(PipelineParts {
+            owner,
+            tag: alloc.tag,
+            plugin: shared.plugin.info().clone(),
+            frontend,
+            codec,
+            memory: config.memory,
+            shard,
+            interrupts: config.interrupts,
+            on_configuration: on_configuration(actor.clone()),
+            tap: config.tap,
+        });
+        // 4. The actor.
+        let info = ViommuInfo {
+            id: alloc.id,
+            tag: alloc.tag,
+            abort: alloc.abort,
+            bypass: alloc.bypass,
+            owner: owner.0,
+            frontend: config.frontend,
+        };
+        let command_words = shared.plugin.info().command_words;
+        let view = ArcSwap::from_pointee(View::default());
+        let facts = Arc::new(ViommuFacts { info, command_words, pipeline, view });
+        let state = ViommuState::new(facts.clone());
+        let link = Link::start(change, alloc.id, vec![node], facts, parent, state);
+        let weak = link.addr.downgrade();
+        shared.owners.insert(owner, (alloc.id, weak.clone()));
+        drop(actor.set(weak));
+        Ok(link)
+    }
+}
+
+/// Turns the data path's requests into messages. They are few by construction (a guest's queue is paused while one is
+/// outstanding), so they need no bound, and must never be lost.
+fn on_configuration(actor: Arc<OnceLock<WeakAddr<Served<ViommuState>>>>) -> Box<dyn Fn(ConfigRequest) + Send + Sync> {
+    Box::new(move |request| {
+        let Some(actor) = actor.get().and_then(WeakAddr::upgrade) else { return };
+        match request {
+            ConfigRequest::Quarantine(fault) => actor.do_send(Do(Quarantine(fault))),
+            request => actor.do_send(Do(Reconfigure(request))),
+        }
+    })
+}

@@ -1,0 +1,114 @@
+//! Changes of what a guest's table entries say, and the end of service.
+
+use super::state::ViommuState;
+use crate::Cause;
+use crate::backend::ObjectKind;
+use crate::objects::ObjectState;
+use crate::objects::served::{Operation, quarantine};
+use crate::pipeline::ConfigRequest;
+use crate::seams::wait;
+use crate::{objects::Change, pipeline::Pipeline};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use viommu_plugin::{EntryKey, GuestFault};
+
+/// The guest changed its table entries or its mode: every device in range is brought to what it says now.
+pub(super) struct Reconfigure(pub(super) ConfigRequest);
+
+impl Reconfigure {
+    fn range(&self) -> RangeInclusive<u32> {
+        match self.0 {
+            ConfigRequest::Entries(entries) => entries.first..=entries.last,
+            _ => 0..=u32::MAX,
+        }
+    }
+}
+
+impl Operation for Reconfigure {
+    type State = ViommuState;
+    type Output = ();
+    const NAME: &'static str = "reconfigure";
+    const CONFIGURES: bool = true;
+
+    fn run(self, state: &mut ViommuState, change: &mut Change) -> Result<(), Cause> {
+        let range = self.range();
+        // An inverted range is a guest's to send, and not ours to panic on.
+        let in_range = |virt_id: &u32| range.contains(virt_id);
+        let virt_ids: Vec<_> = state.slots.keys().copied().filter(in_range).collect();
+        for virt_id in virt_ids {
+            state.refresh(virt_id, change)?;
+        }
+        if self.0 == ConfigRequest::Reset {
+            wait(change.backend().flush(state.facts.info.id))?;
+        }
+        Ok(())
+    }
+
+    fn finally(&self, state: &ViommuState) -> Option<Box<dyn FnOnce(bool) + Send>> {
+        let (request, pipeline) = (self.0, state.facts.pipeline.clone());
+        Some(Box::new(move |safe| answer(request, &pipeline, safe)))
+    }
+}
+
+/// Lets the guest go on, however it ended.
+fn answer(request: ConfigRequest, pipeline: &Arc<Pipeline>, safe: bool) {
+    match request {
+        ConfigRequest::Entries(_) => {
+            pipeline.configuration_done(if safe { Ok(()) } else { Err(GuestFault::HOST_ERROR) });
+        }
+        _ => pipeline.mode_done(),
+    }
+}
+
+/// What a VMM with registers of its own wants a device to do.
+pub(super) enum Install {
+    /// As this table entry says.
+    Entry(Vec<u64>),
+    /// This.
+    Key(EntryKey),
+}
+
+/// A VMM with registers of its own changed a guest's table entry. Fails if there is a frontend, or no such vdevice.
+pub(super) struct InstallEntry {
+    pub(super) virt_id: u32,
+    pub(super) what: Install,
+}
+
+impl Operation for InstallEntry {
+    type State = ViommuState;
+    type Output = ();
+    const NAME: &'static str = "install";
+    const CONFIGURES: bool = true;
+
+    fn run(self, state: &mut ViommuState, change: &mut Change) -> Result<(), Cause> {
+        if state.facts.info.frontend {
+            return Err(Cause::Invalid("this vIOMMU has a frontend: the guest's own table decides".into()));
+        }
+        let key = match self.what {
+            Install::Entry(words) => state.facts.pipeline.entry_key(&words)?,
+            Install::Key(key) => key,
+        };
+        let slot = state.slots.get_mut(&self.virt_id).ok_or(Cause::NotFound(ObjectKind::Vdevice))?;
+        slot.installed = key;
+        state.assign(self.virt_id, key, change)
+    }
+}
+
+/// The guest broke the hardware queue, or its data path gave up: out of service, every device on the abort HWPT.
+pub(crate) struct Quarantine(pub(crate) GuestFault);
+
+impl Operation for Quarantine {
+    type State = ViommuState;
+    type Output = ();
+    const NAME: &'static str = "quarantine";
+    const ALWAYS: bool = true;
+
+    fn run(self, state: &mut ViommuState, change: &mut Change) -> Result<(), Cause> {
+        let (node, shared) = (change.node().clone(), change.shared().clone());
+        if node.state() != ObjectState::Quarantined {
+            state.fault = self.0;
+            quarantine(state, self.0.name(), &node, &shared);
+        }
+        Ok(())
+    }
+}
