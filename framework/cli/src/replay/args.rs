@@ -119,8 +119,10 @@ impl Args {
     /// The reason, in words.
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.bare {
+            let dropped = matches!(self.inject, Some(Injection::DropInvalidation { .. } | Injection::DropAtc));
+            let injects_elsewhere = self.inject.is_some() && !dropped;
             let nested_only = [
-                ("--inject", self.inject.is_some()),
+                ("--inject of another fault than drop-invalidation:K or drop-atc", injects_elsewhere),
                 ("--vms", self.vms > 1),
                 ("--threads", self.threads > 1),
                 ("--shards", self.shards > 1),
@@ -180,6 +182,7 @@ mod tests {
             "",
             "--bare --atc --json",
             "--bare --vms 1",
+            "--bare --atc --inject drop-atc",
             "--vms 16 --threads 2 --shards 2 --model thread",
             "--device-delay 7 --model inline",
             "--inject widen --vms 2",
@@ -199,7 +202,7 @@ mod tests {
             ("--inject widen", "--vms 2"),
             ("--inject wrong-vmid --vms 1", "--vms 2"),
             ("--inject complete-early", "--device-delay"),
-            ("--bare --inject drop-atc", "--bare"),
+            ("--bare --inject atc-timeout", "--bare"),
             ("--bare --vms 2", "--bare"),
             ("--bare --device-delay 1", "--bare"),
         ] {

@@ -1,6 +1,7 @@
 //! A recorded guest on the software IOMMU itself: no framework, no stage 2.
 
 use super::compare::{self, Expectation, Shown};
+use super::drop::Dropper;
 use super::image::{Image, ModelMemory};
 use super::latency::Histogram;
 use super::progress::Progress;
@@ -8,7 +9,7 @@ use super::registers;
 use super::report::{EXPLAINED, Mismatch, Mode, Report, Summary};
 use super::{Job, ReplayError};
 use std::time::Instant;
-use viommu_plugin::{Answer, Classes, HostIds, Message, ModelConfig, Register, Stop};
+use viommu_plugin::{Answer, Classes, GuestQueue, HostIds, Message, ModelConfig, Register, Stop};
 use viommu_plugin_host::{CallError, Codec, Frontend, Model, Plugin};
 use viommu_trace::{Record, Trace, Translation, Vendor};
 
@@ -28,11 +29,16 @@ pub(crate) fn replay(job: &Job<'_>) -> Result<Report, ReplayError> {
     let header = trace.header().clone();
     let shown = registers::shown(header.vendor, &job.scan);
     let memory = ModelMemory::new(Image::new(&header));
+    let dropper = match job.args.inject {
+        Some(injection) => Some(Dropper::new(header.vendor, injection).ok_or(ReplayError::Injection(header.vendor))?),
+        None => None,
+    };
     let config = ModelConfig { registers: &shown, atc: job.args.atc, tlb_capacity: 0 };
     let mut bare = Bare {
         vendor: header.vendor,
         model: job.plugin.model(Box::new(memory.clone()), config)?,
         tally: Tally::new(&job.plugin, &shown)?,
+        dropper,
         memory,
         latency: Histogram::default(),
         report: Report { summary: Summary::new(job.path, header.vendor, Mode::Bare), mismatches: Vec::new() },
@@ -64,6 +70,7 @@ struct Bare {
     vendor: Vendor,
     model: Model,
     tally: Tally,
+    dropper: Option<Dropper>,
     memory: ModelMemory,
     latency: Histogram,
     report: Report,
@@ -98,6 +105,10 @@ impl Bare {
     }
 
     fn write(&mut self, record: u64, offset: u64, size: u32, value: u64) -> Result<(), ReplayError> {
+        let queue = self.tally.write(offset, size, value)?;
+        if let Some(dropper) = &mut self.dropper {
+            dropper.hide(&queue, &self.memory);
+        }
         let start = Instant::now();
         self.model.mmio_write(offset, size, value)?;
         let mut commands = 0;
@@ -110,11 +121,13 @@ impl Bare {
                 return Err(ReplayError::Endless { record, commands });
             }
         }
-        let took = start.elapsed();
-        if self.tally.write(&self.memory, offset, size, value, commands)? {
-            self.latency.record(took);
+        if queue.pending > 0 {
+            self.latency.record(start.elapsed());
         }
-        Ok(())
+        if let Some(dropper) = &mut self.dropper {
+            dropper.restore(&self.memory);
+        }
+        Ok(self.tally.consumed(&queue, commands, &self.memory)?)
     }
 
     fn translate(&mut self, record: u64, recorded: &Translation) -> Result<(), ReplayError> {
@@ -169,19 +182,18 @@ impl Tally {
         Ok(Self { frontend, codec, opcodes: [0; 256], commands: 0, syncs: 0, doorbells: 0 })
     }
 
-    /// Sees a register write after which the model consumed `consumed` commands; whether it was a doorbell.
-    fn write(
-        &mut self,
-        memory: &ModelMemory,
-        offset: u64,
-        size: u32,
-        value: u64,
-        consumed: u64,
-    ) -> Result<bool, CallError> {
+    /// Sees a register write; the guest's queue after it.
+    fn write(&mut self, offset: u64, size: u32, value: u64) -> Result<GuestQueue, CallError> {
         self.frontend.write(offset, size, value)?;
         let queue = self.frontend.queue()?;
+        self.doorbells += u64::from(queue.pending > 0);
+        Ok(queue)
+    }
+
+    /// The model consumed `commands` commands from the head of `queue`.
+    fn consumed(&mut self, queue: &GuestQueue, commands: u64, memory: &ModelMemory) -> Result<(), CallError> {
         let words = (queue.command_words as usize).min(COMMAND_WORDS);
-        let fetched = u64::from(queue.pending).min(consumed) as u32;
+        let fetched = u64::from(queue.pending).min(commands) as u32;
         let mut command = [0; COMMAND_WORDS];
         for index in 0..fetched {
             // The head lies within the queue, and a queue holds at least one command.
@@ -195,11 +207,8 @@ impl Tally {
                 self.command(&command[..words])?;
             }
         }
-        self.commands += consumed;
-        self.frontend.advance(fetched)?;
-        let doorbell = queue.pending > 0;
-        self.doorbells += u64::from(doorbell);
-        Ok(doorbell)
+        self.commands += commands;
+        self.frontend.advance(fetched)
     }
 
     fn command(&mut self, command: &[u64]) -> Result<(), CallError> {

@@ -6,6 +6,7 @@
 mod args;
 mod bare;
 mod compare;
+mod drop;
 mod image;
 mod latency;
 mod progress;
@@ -54,6 +55,9 @@ pub(crate) enum ReplayError {
         /// Commands it consumed.
         commands: u64,
     },
+    /// It is not known which commands of this vendor to drop.
+    #[error("--inject drops commands of arm-smmuv3 only, the trace is of {}", report::vendor_name(*.0))]
+    Injection(Vendor),
     /// This build cannot do it.
     #[error("nested replay is not built yet: use --bare")]
     NotBuilt,
