@@ -8,9 +8,26 @@ use viommu::metrics::{ALL, Kind};
 
 /// Every label of `metrics.rs`, and the two that Prometheus adds.
 const LABELS: &[&str] = &["vendor", "class", "fault", "shard", "kind", "instance", "job"];
-/// Words of PromQL that stand where a name could.
-const KEYWORDS: &[&str] =
-    &["by", "without", "and", "or", "unless", "on", "ignoring", "group_left", "group_right", "offset", "bool"];
+/// Words of PromQL that stand where a name could: operators and modifiers, and aggregations (`sum by (..)`).
+const KEYWORDS: &[&str] = &[
+    "by",
+    "without",
+    "and",
+    "or",
+    "unless",
+    "on",
+    "ignoring",
+    "group_left",
+    "group_right",
+    "offset",
+    "bool",
+    "sum",
+    "min",
+    "max",
+    "avg",
+    "count",
+    "topk",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
