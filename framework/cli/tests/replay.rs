@@ -179,7 +179,7 @@ fn records(path: &Path) -> u64 {
 }
 
 #[test]
-fn the_json_object_has_every_field_and_no_other_order_of_sums() {
+fn the_json_object_has_every_field() {
     let output = replay(&["--bare", "--json"], &[&recorded("arm73-boot")]);
     let line = json(&output).remove(0);
     let fields = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();

@@ -120,6 +120,7 @@ fn replay(args: &Args, path: &Path) -> Result<Report, (Option<Vendor>, ReplayErr
 
 fn prepare<'a>(args: &'a Args, path: &'a Path, trace: Trace) -> Result<Job<'a>, ReplayError> {
     let vendor = trace.header().vendor;
+    let scan = Scan::of(trace)?;
     let name = match (&args.plugin, vendor.name()) {
         (Some(given), _) => given.as_str(),
         (None, Some(name)) => name,
@@ -130,5 +131,5 @@ fn prepare<'a>(args: &'a Args, path: &'a Path, trace: Trace) -> Result<Job<'a>, 
     if info.vendor != u32::from(vendor.0) {
         return Err(ReplayError::OtherVendor { plugin: info.name.clone(), of: info.vendor, trace: vendor });
     }
-    Ok(Job { args, path, scan: Scan::of(trace)?, plugin })
+    Ok(Job { args, path, scan, plugin })
 }
