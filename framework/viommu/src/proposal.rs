@@ -100,21 +100,21 @@ impl DevAssignVirtualId {
         if self.size as usize != size_of::<Self>() {
             return Err(refused(format!("size is {}, not {}", self.size, size_of::<Self>())));
         }
-        let ours = &host.plugin().info().stream_name;
-        if self.id_type.name() != ours.to_ascii_lowercase() {
-            return Err(refused(format!("this vendor's IDs are {ours}s, not {:?}s", self.id_type)));
+        if let Some(ours) = IdType::of_vendor(&host.plugin().info().stream_name)
+            && ours != self.id_type
+        {
+            return Err(refused(format!("this vendor's IDs are {ours:?}s, not {:?}s", self.id_type)));
         }
         to.into().viommu()?.vdevice(&host.find_device(self.dev_id)?, self.id).await
     }
 }
 
 impl IdType {
-    fn name(self) -> &'static str {
-        match self {
-            Self::StreamId => "streamid",
-            Self::DeviceId => "deviceid",
-            Self::Rid => "rid",
-        }
+    /// What a vendor's IDs are, if the proposal knew that vendor.
+    fn of_vendor(stream_name: &str) -> Option<Self> {
+        let names = [("StreamID", Self::StreamId), ("DeviceID", Self::DeviceId), ("RID", Self::Rid)];
+        let known = names.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(stream_name));
+        known.map(|(_, id_type)| id_type)
     }
 }
 

@@ -145,11 +145,6 @@ pub trait Objects: Send + Sync + 'static {
     async fn nest_parent_alloc(&self, ioas: u32) -> Result<u32, Cause>;
     /// VIOMMU_ALLOC. A parent carries one vIOMMU.
     async fn viommu_alloc(&self, parent: u32) -> Result<ViommuAlloc, Cause>;
-    /// Makes the hardware forget what it cached for this vIOMMU's guest, device caches included: its machine was reset.
-    /// Nothing to do where a kernel does so itself.
-    async fn viommu_flush(&self, _viommu: u32) -> Result<(), Cause> {
-        Ok(())
-    }
     /// Binds the device with this host stream.
     async fn device_bind(&self, stream: u32) -> Result<u32, Cause>;
     /// VDEVICE_ALLOC.
