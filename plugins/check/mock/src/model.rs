@@ -119,16 +119,16 @@ impl MockModel {
     fn answer(&mut self, request: &Request) -> Answer {
         let (page, offset) = (request.iova >> spec::PAGE_LOG2, request.iova & 0xfff);
         let slot = page % spec::SLOTS;
+        let speculative = request.flags & Request::SPECULATIVE != 0;
         let cached = |found: &Cached, flags| {
             let fits = (found.0, found.1) == (request.stream, page);
             fits.then_some(Answer { output: found.2.output | offset, flags, ..found.2 })
         };
         if let Some(answer) = self.cache.get(&(request.stream, slot)).and_then(|found| cached(found, 2)) {
-            self.stats.atc_hits += 1;
+            self.stats.atc_hits += u64::from(!speculative);
             return answer;
         }
         let (answer, tag) = self.walk(request);
-        let speculative = request.flags & Request::SPECULATIVE != 0;
         match answer.status {
             Status::OK => {
                 let hit = self.iotlb.get(&(tag, slot)).and_then(|found| cached(found, 1));
@@ -140,7 +140,7 @@ impl MockModel {
                     self.iotlb.insert((tag, slot), found);
                 }
                 if self.atc {
-                    self.stats.atc_misses += 1;
+                    self.stats.atc_misses += u64::from(!speculative);
                     self.cache.insert((request.stream, slot), found);
                 }
                 hit.unwrap_or(answer)

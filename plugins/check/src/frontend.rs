@@ -1,0 +1,162 @@
+//! Checks of the frontend.
+
+use crate::check::{Checked, ensure};
+use crate::random::Random;
+use crate::{Samples, Verdict};
+use viommu_plugin::{GuestFault, GuestMemory, Lookup, QueueState, Unreadable};
+use viommu_plugin_host::{CallError, Frontend, Plugin};
+
+/// Bytes of a register frame that are looked at one by one.
+const FRAME_MAX: u64 = 1 << 18;
+
+fn frontend(plugin: &Plugin, samples: &Samples) -> Checked<Frontend> {
+    if !plugin.info().parts.contains(&"frontend") {
+        return Err(Verdict::Skipped("it offers no frontend"));
+    }
+    Ok(plugin.frontend(&samples.registers)?)
+}
+
+/// Guest memory that holds the same word everywhere, or is not there.
+struct Memory(Option<u64>);
+
+impl GuestMemory for Memory {
+    fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
+        let word = self.0.ok_or(Unreadable)?.to_le_bytes();
+        bytes.iter_mut().zip(gpa..).for_each(|(byte, at)| *byte = word[(at % 8) as usize]);
+        Ok(())
+    }
+}
+
+/// Offsets of the registers that have a name.
+fn named(plugin: &Plugin, frontend: &Frontend) -> Result<Vec<u64>, CallError> {
+    let mut offsets = Vec::new();
+    for offset in (0..plugin.info().frame_bytes.min(FRAME_MAX)).step_by(4) {
+        if frontend.register_name(offset)?.is_some() {
+            offsets.push(offset);
+        }
+    }
+    Ok(offsets)
+}
+
+/// A random write: mostly to a register that has a name, mostly of a size that exists.
+fn write(frontend: &mut Frontend, random: &mut Random, plugin: &Plugin, named: &[u64]) -> Result<(), CallError> {
+    let anywhere = random.below(plugin.info().frame_bytes as usize) as u64;
+    let offset = if named.is_empty() || random.below(8) == 0 { anywhere } else { random.of(named) };
+    let size = random.of(&[4, 4, 8, 8, 8, 1, 2, 0, 16]);
+    frontend.write(offset, size, random.word())?;
+    frontend.read(offset, size)?;
+    Ok(())
+}
+
+pub(crate) fn shows_id_registers(plugin: &Plugin, samples: &Samples) -> Checked {
+    let mut frontend = frontend(plugin, samples)?;
+    let own: Vec<_> =
+        samples.registers.iter().filter(|register| !samples.hardware.contains(register)).copied().collect();
+    if own.is_empty() {
+        return Err(Verdict::Skipped("no ID registers are known"));
+    }
+    for after in ["creation", "a reset"] {
+        for register in &own {
+            let value = frontend.read(register.offset, 4)?;
+            let shown = value as u32 == register.value as u32;
+            ensure!(
+                shown,
+                "register {:#x} reads {value:#x} after {after}, given {:#x}",
+                register.offset,
+                register.value
+            );
+            frontend.write(register.offset, 4, !register.value)?;
+        }
+        frontend.reset()?;
+    }
+    Ok(())
+}
+
+pub(crate) fn random_mmio_survives(plugin: &Plugin, samples: &Samples) -> Checked {
+    let mut frontend = frontend(plugin, samples)?;
+    let registers = named(plugin, &frontend)?;
+    let mut random = Random::new(samples.seed);
+    let (words, record) = (plugin.info().entry_words, vec![u64::MAX; plugin.info().event_words]);
+    let no_command = vec![vec![0; plugin.info().command_words]];
+    let commands = if samples.commands.is_empty() { &no_command } else { &samples.commands };
+    for _ in 0..20_000 {
+        write(&mut frontend, &mut random, plugin, &registers)?;
+        frontend.mode()?;
+        let queue = frontend.queue()?;
+        match random.below(16) {
+            0 => drop(frontend.event(random.word() as u32, &record)?),
+            1 => drop(frontend.event_lost()?),
+            2 => drop(frontend.fault(GuestFault(random.below(9) as u32))?),
+            3 if queue.pending > 0 => drop(frontend.sync_done(&commands[random.below(commands.len())])?),
+            4 => frontend.advance(random.below(queue.pending as usize + 1) as u32)?,
+            5 => {
+                let memory = Memory(Some(random.word()));
+                frontend.entry(&memory, random.word() as u32, &mut vec![0; words])?;
+            }
+            6 if random.below(64) == 0 => frontend.reset()?,
+            7 => frontend.trouble(&mut Default::default())?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn reset_idempotent(plugin: &Plugin, samples: &Samples) -> Checked {
+    let fresh = frontend(plugin, samples)?;
+    let registers = named(plugin, &fresh)?;
+    let mut used = frontend(plugin, samples)?;
+    let mut random = Random::new(samples.seed ^ 0x2e5e7);
+    for _ in 0..8 {
+        for _ in 0..500 {
+            write(&mut used, &mut random, plugin, &registers)?;
+        }
+        for time in ["a", "a second"] {
+            used.reset()?;
+            for offset in (0..plugin.info().frame_bytes.min(FRAME_MAX)).step_by(4) {
+                let (new, now) = (fresh.read(offset, 4)?, used.read(offset, 4)?);
+                ensure!(new == now, "register {offset:#x} is {now:#x} after {time} reset, {new:#x} in a new frontend");
+            }
+            ensure!(fresh.queue()? == used.queue()?, "the queue is {:?} after {time} reset", used.queue()?);
+            ensure!(fresh.mode()? == used.mode()?, "the mode is {:?} after {time} reset", used.mode()?);
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn queue_pending_bounded(plugin: &Plugin, samples: &Samples) -> Checked {
+    let mut frontend = frontend(plugin, samples)?;
+    let registers = named(plugin, &frontend)?;
+    let mut random = Random::new(samples.seed ^ 0x9e0e);
+    let mut ran = 0;
+    for _ in 0..20_000 {
+        write(&mut frontend, &mut random, plugin, &registers)?;
+        let queue = frontend.queue()?;
+        if queue.state == QueueState::RUNNING && queue.fault == GuestFault::NONE && queue.pending > 0 {
+            ran += 1;
+            frontend.advance(1)?;
+            let one = frontend.queue()?;
+            let next = if queue.head + 1 == queue.capacity { 0 } else { queue.head + 1 };
+            ensure!((one.head, one.pending) == (next, queue.pending - 1), "{queue:?} advanced by one is {one:?}");
+            frontend.advance(one.pending)?;
+            let none = frontend.queue()?;
+            ensure!(none.pending == 0, "{one:?} advanced past all of it is {none:?}");
+        }
+        if random.below(64) == 0 {
+            frontend.reset()?;
+        }
+    }
+    if ran == 0 { Err(Verdict::Skipped("random writes never started the queue")) } else { Ok(()) }
+}
+
+pub(crate) fn entry_needs_memory(plugin: &Plugin, samples: &Samples) -> Checked {
+    let mut frontend = frontend(plugin, samples)?;
+    let registers = named(plugin, &frontend)?;
+    let mut random = Random::new(samples.seed ^ 0xe4);
+    for _ in 0..2_000 {
+        write(&mut frontend, &mut random, plugin, &registers)?;
+        let virt_id = random.word() as u32;
+        let lookup = frontend.entry(&Memory(None), virt_id, &mut vec![0; plugin.info().entry_words])?;
+        ensure!(lookup != Lookup::FOUND, "an entry of {virt_id:#x} was found without memory");
+    }
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! The mock conforms; each of its lies fails a check, so every check it concerns can fail.
+
+#![forbid(unsafe_code)]
+
+use mock_plugin::{Mock, lie_in, panic_in};
+use viommu_plugin_check::{Check, Samples, Verdict, conformance};
+use viommu_plugin_host::Plugin;
+
+conformance!(Mock, "mock_plugin");
+
+/// Whether `check` fails on a mock that behaves as `register` says.
+fn fails(check: Check, register: viommu_plugin::Register) -> bool {
+    let plugin = Plugin::linked::<Mock>();
+    let samples = Samples::with_registers(&plugin, 1, &[register]).expect("samples");
+    matches!(check.run(&plugin, &samples), Err(Verdict::Failed(_)))
+}
+
+#[test]
+fn every_lie_is_found_by_its_check() {
+    let found_by = [
+        ("foreign-stream", Check::RewriteNamesOnlyGivenIds),
+        ("foreign-tag", Check::RewriteNamesOnlyGivenIds),
+        ("impure", Check::RewriteIsPure),
+        ("accepts-anything", Check::RewriteUnknownOpcodeIsFault),
+        ("reset-forgets", Check::FrontendResetIdempotent),
+        ("describes-nothing", Check::DescribeNonempty),
+        ("codec_rewrite", Check::RewriteTakesPrefix),
+        ("codec_rewrite", Check::RewriteNeverWritesPastOut),
+        ("codec_entry_key", Check::EntryKeyIsCanonical),
+        ("frontend_create", Check::CreateDestroyEachPart),
+        ("frontend_write", Check::FrontendRandomMmioSurvives),
+        ("frontend_queue", Check::QueuePendingBounded),
+        ("frontend_fault", Check::FrontendRandomMmioSurvives),
+        ("frontend_event", Check::FrontendRandomMmioSurvives),
+        ("model_step", Check::ModelStepRespectsBudget),
+        ("model_translate", Check::ModelAnswersRequests),
+        ("driver_info", Check::DriverOnOwnModel),
+        ("driver_encode", Check::DriverInvalidationsWork),
+        ("driver_queue_fault", Check::DriverRecoversFromIllegalCommand),
+        ("driver_event", Check::DriverStage2Decides),
+    ];
+    for (lie, check) in found_by {
+        assert!(fails(check, lie_in(lie).expect("it is a lie")), "{} did not notice {lie}", check.name());
+    }
+}
+
+#[test]
+fn a_panic_is_found_by_the_checks_of_its_part() {
+    let found_by = [
+        ("frontend_read", Check::IdRegistersAreShown),
+        ("frontend_entry", Check::EntryNeedsMemory),
+        ("codec_rewrite", Check::RewriteIsPure),
+        ("model_reset", Check::ModelResetIsPowerOn),
+        ("model_translate", Check::ModelSpeculativeIsSilent),
+        ("model_explain", Check::ModelRandomMmioSurvives),
+        ("model_stats", Check::ModelIsDeterministic),
+        ("driver_attach", Check::DriverRefusesNonsense),
+        ("driver_stage2_destroy", Check::DriverFreesMemory),
+    ];
+    for (slot, check) in found_by {
+        assert!(fails(check, panic_in(slot).expect("it is a slot")), "{} did not notice {slot}", check.name());
+    }
+}
