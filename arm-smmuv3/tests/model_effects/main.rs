@@ -1,0 +1,12 @@
+//! The model judged by effect: a small machine with memory, tables and queues drives it through its registers, and asks
+//! it to translate.
+
+mod atc;
+mod configuration;
+mod invalidation;
+mod machine;
+mod nesting;
+mod queues;
+mod reference;
+mod registers;
+mod walks;
