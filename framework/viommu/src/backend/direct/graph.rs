@@ -91,15 +91,19 @@ impl Object {
 }
 
 macro_rules! typed {
-    ($($name:ident $name_mut:ident $variant:ident $kind:ident),*) => {
+    ($($name:ident $variant:ident $kind:ident),*) => {
         $(pub(super) fn $name(&self, id: u32) -> Result<&$variant, Cause> {
             match self.nodes.get(&id).map(|node| &node.object) {
                 Some(Object::$variant(found)) => Ok(found),
                 _ => Err(Cause::NotFound(ObjectKind::$kind)),
             }
-        }
+        })*
+    };
+}
 
-        pub(super) fn $name_mut(&mut self, id: u32) -> Result<&mut $variant, Cause> {
+macro_rules! typed_mut {
+    ($($name:ident $variant:ident $kind:ident),*) => {
+        $(pub(super) fn $name(&mut self, id: u32) -> Result<&mut $variant, Cause> {
             match self.nodes.get_mut(&id).map(|node| &mut node.object) {
                 Some(Object::$variant(found)) => Ok(found),
                 _ => Err(Cause::NotFound(ObjectKind::$kind)),
@@ -114,12 +118,18 @@ impl Graph {
     }
 
     typed!(
-        ioas ioas_mut Ioas Ioas,
-        parent parent_mut NestParent NestParent,
-        viommu viommu_mut Viommu Viommu,
-        hwpt hwpt_mut Hwpt NestedHwpt,
-        device device_mut Device Device,
-        vdevice vdevice_mut Vdevice Vdevice
+        ioas Ioas Ioas,
+        parent NestParent NestParent,
+        viommu Viommu Viommu,
+        hwpt Hwpt NestedHwpt,
+        device Device Device,
+        vdevice Vdevice Vdevice
+    );
+    typed_mut!(
+        ioas_mut Ioas Ioas,
+        parent_mut NestParent NestParent,
+        viommu_mut Viommu Viommu,
+        device_mut Device Device
     );
 
     /// Reserves an ID that was never given.

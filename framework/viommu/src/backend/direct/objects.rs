@@ -51,7 +51,9 @@ impl Objects for Direct {
             }
         }
         let mappings = &mut graph.ioas_mut(ioas)?.mappings;
-        gone.iter().for_each(|mapping| drop(mappings.remove(&mapping.iova)));
+        for mapping in &gone {
+            mappings.remove(&mapping.iova);
+        }
         Ok(gone.iter().map(|mapping| mapping.length).sum())
     }
 
@@ -301,10 +303,11 @@ impl Direct {
     }
 
     /// Makes `stream` go through `to` (nothing: abort) instead of `from`, and with `flush` forget what its device cached.
+    /// If it fails, the stream goes through `from`.
     fn point(&self, graph: &Graph, stream: u32, from: Option<u32>, to: Option<u32>, flush: bool) -> Result<(), Cause> {
-        self.program(graph, stream, to)?;
-        let flushed = if flush { self.forget_moved_device(stream) } else { Ok(()) };
-        flushed.inspect_err(|_| {
+        let done = self.program(graph, stream, to);
+        let done = done.and_then(|()| if flush { self.forget_moved_device(stream) } else { Ok(()) });
+        done.inspect_err(|_| {
             if let Err(cause) = self.program(graph, stream, from) {
                 tracing::error!(%cause, stream, "an attach that failed cannot be undone");
             }

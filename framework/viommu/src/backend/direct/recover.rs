@@ -103,6 +103,13 @@ impl Troubles {
         self.any.store(true, Ordering::Release);
     }
 
+    /// Forgets what `owner` was to be told: it knows.
+    pub(super) fn forgive(&self, owner: Owner) {
+        let mut owners = locked(&self.owners);
+        owners.remove(&owner);
+        self.any.store(!owners.is_empty(), Ordering::Release);
+    }
+
     /// How often the queue stopped at this position without moving.
     fn stops_at(&self, position: u64) -> u32 {
         let mut last = locked(&self.last);

@@ -47,6 +47,8 @@ pub struct RingSink {
     pub(super) consumed: CachePadded<AtomicU64>,
     pub(super) troubles: Troubles,
     pub(super) dead: OnceLock<String>,
+    /// SYNCs ever put; written under the lock.
+    syncs: AtomicU64,
     pub(super) events: flume::Sender<BackendEvent>,
 }
 
@@ -128,8 +130,14 @@ impl RingSink {
             consumed: CachePadded::new(AtomicU64::new(start)),
             troubles: Troubles::default(),
             dead: OnceLock::new(),
+            syncs: AtomicU64::new(0),
             events,
         }))
+    }
+
+    /// SYNCs put on the ring since it was taken over, the host's own included.
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
     }
 
     /// Commands the ring holds at most.
@@ -170,6 +178,7 @@ impl RingSink {
         self.copy(start, words);
         if sync {
             self.copy(end - 1, &self.sync);
+            self.syncs.store(self.syncs.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
         producer.head = end;
         producer.runs.push_back(Run { end, owner });
@@ -311,9 +320,13 @@ impl RingSink {
         Ok(exclusive)
     }
 
-    /// Leaves the queue running, whatever happened on it.
+    /// Leaves the queue running, whatever happened on it while the driver had it: the driver's call has said so.
     pub(super) fn settle(&self) -> Result<(), SinkError> {
-        if self.poll()?.error == 0 { Ok(()) } else { self.recover() }
+        if self.poll()?.error != 0 {
+            self.recover()?;
+            self.troubles.forgive(Owner::HOST);
+        }
+        Ok(())
     }
 }
 
