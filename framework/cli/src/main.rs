@@ -1,6 +1,7 @@
 //! The `viommu` command.
 #![forbid(unsafe_code)]
 
+mod plugins;
 mod replay;
 
 use clap::{Parser, Subcommand};
@@ -17,6 +18,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// List the plugins on the search path, or check one
+    Plugins(plugins::PluginsArgs),
     /// Replay recorded guests and compare every DMA with the recording
     Replay(replay::Args),
 }
@@ -26,6 +29,7 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match cli.command {
+        Command::Plugins(args) => plugins::run(args),
         Command::Replay(args) => replay::run(args),
     }
 }

@@ -152,6 +152,7 @@ impl Bare {
             }
             self.report.mismatches.push(Mismatch {
                 record,
+                machine: 0,
                 stream: recorded.stream,
                 iova: recorded.iova,
                 expected: expected.to_string(),

@@ -27,6 +27,12 @@ impl Histogram {
         self.count += 1;
     }
 
+    /// Counts everything that `other` counted.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.buckets.iter_mut().zip(other.buckets.iter()).for_each(|(mine, theirs)| *mine += theirs);
+        self.count += other.count;
+    }
+
     /// The smallest bucket's lower end in nanoseconds that `percent` of the durations do not exceed; 0 if there are
     /// none.
     pub(crate) fn percentile(&self, percent: u64) -> u64 {

@@ -9,6 +9,7 @@ mod compare;
 mod drop;
 mod image;
 mod latency;
+mod nested;
 mod progress;
 mod registers;
 mod report;
@@ -58,9 +59,35 @@ pub(crate) enum ReplayError {
     /// It is not known which commands of this vendor to drop.
     #[error("--inject drops commands of arm-smmuv3 only, the trace is of {}", report::vendor_name(*.0))]
     Injection(Vendor),
-    /// This build cannot do it.
-    #[error("nested replay is not built yet: use --bare")]
-    NotBuilt,
+    /// The framework refused or failed.
+    #[error("{0}")]
+    Framework(#[from] viommu::Error),
+    /// The framework's parts failed before there were objects.
+    #[error("{0}")]
+    Setup(#[from] viommu::Cause),
+    /// The file cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(String),
+    /// The guest's RAM cannot be had.
+    #[error("guest RAM of {size:#x} bytes at {base:#x}: {what}")]
+    Memory {
+        /// First guest physical address.
+        base: u64,
+        /// Bytes.
+        size: u64,
+        /// Why not.
+        what: String,
+    },
+    /// A guest would wait for ever.
+    #[error("record {record}: the queue of VM {machine} did not come to rest within {limit:?}")]
+    Stuck {
+        /// Number of the record.
+        record: u64,
+        /// The machine.
+        machine: u32,
+        /// How long it waited.
+        limit: std::time::Duration,
+    },
 }
 
 /// A trace to be replayed, as far as it is known before its first record.
@@ -87,6 +114,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
             eprintln!("error: metrics cannot be served at {address}: {error}");
             return ExitCode::from(2);
         }
+        viommu::metrics::describe();
     }
     let mut status = 0;
     for path in &args.traces {
@@ -97,7 +125,10 @@ pub(crate) fn run(args: Args) -> ExitCode {
                 if args.json { report.summary.json() } else { report.summary.to_string() }
             }
             Err((vendor, error)) => {
-                eprintln!("{}: refused: {error}", path.display());
+                match &error {
+                    ReplayError::Trace(named) => eprintln!("refused: {named}"),
+                    reason => eprintln!("refused: {}: {reason}", path.display()),
+                }
                 status = 2;
                 let refused = Refused::new(path, vendor, &error);
                 if args.json { refused.json() } else { String::new() }
@@ -114,7 +145,7 @@ fn replay(args: &Args, path: &Path) -> Result<Report, (Option<Vendor>, ReplayErr
     let trace = Trace::open(path).map_err(|error| (None, error.into()))?;
     let vendor = trace.header().vendor;
     prepare(args, path, trace)
-        .and_then(|job| if args.bare { bare::replay(&job) } else { Err(ReplayError::NotBuilt) })
+        .and_then(|job| if args.bare { bare::replay(&job) } else { nested::replay(&job) })
         .map_err(|error| (Some(vendor), error))
 }
 

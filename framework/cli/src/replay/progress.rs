@@ -24,6 +24,11 @@ impl Progress {
         Self { bar: bar.with_prefix(name) }
     }
 
+    /// So many records are behind all machines.
+    pub(crate) fn show(&self, records: u64) {
+        self.bar.set_position(records);
+    }
+
     /// Record `number` is being replayed.
     pub(crate) fn at(&self, number: u64) {
         if number.is_multiple_of(STRIDE) {

@@ -10,18 +10,26 @@ struct Layout {
     id: &'static [RangeInclusive<u64>],
     /// Acknowledgements of what the guest set.
     ack: &'static [u64],
+    /// Guest physical page that devices write their interrupt messages to, on the machine that was recorded.
+    doorbell: Option<u64>,
 }
 
-/// SMMU_IDR0..5, IIDR, AIDR; CR0ACK, IRQ_CTRLACK (IHI 0070, 6.3).
-const ARM_SMMUV3: Layout = Layout { id: &[0x00..=0x1f], ack: &[0x24, 0x54] };
+/// SMMU_IDR0..5, IIDR, AIDR; CR0ACK, IRQ_CTRLACK (IHI 0070, 6.3). The doorbell is GITS_TRANSLATER's page on QEMU's
+/// `virt` machine.
+const ARM_SMMUV3: Layout = Layout { id: &[0x00..=0x1f], ack: &[0x24, 0x54], doorbell: Some(0x0809_0000) };
 /// Nothing is known of other vendors' frames: nothing is handed in and nothing compared.
-const OTHER: Layout = Layout { id: &[], ack: &[] };
+const OTHER: Layout = Layout { id: &[], ack: &[], doorbell: None };
 
 fn layout(vendor: Vendor) -> &'static Layout {
     match vendor {
         Vendor::ARM_SMMUV3 => &ARM_SMMUV3,
         _ => &OTHER,
     }
+}
+
+/// The page that devices of the recorded machine write their interrupt messages to.
+pub(crate) fn msi_doorbell(vendor: Vendor) -> Option<u64> {
+    layout(vendor).doorbell
 }
 
 /// Whether `offset` is an ID register's.

@@ -17,6 +17,8 @@ pub(crate) const EXPLAINED: usize = 10;
 pub(crate) enum Mode {
     /// It is the software IOMMU.
     Bare,
+    /// Its tables are nested in the host's.
+    Nested,
 }
 
 /// Recorded translations.
@@ -104,6 +106,8 @@ pub(crate) struct Summary {
     pub(crate) translations: Translations,
     /// Guest commands.
     pub(crate) commands: Commands,
+    /// `translations.mismatched` of each virtual machine.
+    pub(crate) mismatched_by_vm: Vec<u64>,
     /// What guests did wrong, by name.
     pub(crate) guest_faults: BTreeMap<String, u64>,
     /// Register writes after which a guest queue held commands.
@@ -140,6 +144,7 @@ impl Summary {
             vm_switches: 0,
             translations: Translations::default(),
             commands: Commands::default(),
+            mismatched_by_vm: Vec::new(),
             guest_faults: BTreeMap::new(),
             doorbells: 0,
             syncs: Syncs::default(),
@@ -169,6 +174,7 @@ impl fmt::Display for Summary {
         let verdict = if self.is_clean() { "ok" } else { "MISMATCH" };
         let mode = match self.mode {
             Mode::Bare => "bare",
+            Mode::Nested => "nested",
         };
         writeln!(f, "{}: {verdict} ({}, {mode}, {} VM)", self.trace, self.vendor, self.vms)?;
         writeln!(
@@ -203,6 +209,8 @@ impl fmt::Display for Summary {
 pub(crate) struct Mismatch {
     /// Number of the record.
     pub(crate) record: u64,
+    /// The virtual machine.
+    pub(crate) machine: u32,
     /// The recorded stream.
     pub(crate) stream: u32,
     /// Address the device used.
@@ -226,9 +234,9 @@ pub(crate) struct Report {
 impl Report {
     /// Writes the first mismatches for people. An output that is gone stops it.
     pub(crate) fn explain(&self, out: &mut impl Write) {
-        for Mismatch { record, stream, iova, expected, got, walk } in &self.mismatches {
+        for Mismatch { record, machine, stream, iova, expected, got, walk } in &self.mismatches {
             let trace = &self.summary.trace;
-            let head = format!("{trace}: record {record}: stream {stream:#x} iova {iova:#x}");
+            let head = format!("{trace}: VM {machine}: record {record}: stream {stream:#x} iova {iova:#x}");
             let walk = walk.trim_end().replace('\n', "\n    ");
             if writeln!(out, "{head}\n  expected {expected}\n  got      {got}\n  walk\n    {walk}").is_err() {
                 return;

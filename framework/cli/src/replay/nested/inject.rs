@@ -50,7 +50,7 @@ impl Roster {
 pub(super) struct Injector {
     pub(super) inner: Arc<dyn Sink<Accepts = Host>>,
     pub(super) what: Injection,
-    pub(super) codec: Codec,
+    pub(super) codec: Arc<Codec>,
     pub(super) command_words: usize,
     /// Every stream is itself.
     pub(super) streams: Vec<u32>,

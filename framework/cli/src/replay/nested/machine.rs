@@ -118,7 +118,7 @@ impl<'a> Machine<'a> {
             return Ok(());
         }
         let host_stream = self.streams.bound.get(&stream).copied().unwrap_or(stream);
-        let device = self.world.host.device_bind(host_stream)?;
+        let device = self.world.host.device(host_stream)?;
         let vdevice = self.viommu.vdevice(&device, stream)?;
         self.devices.insert(stream, (vdevice, device));
         Ok(())
@@ -151,7 +151,8 @@ impl<'a> Machine<'a> {
     /// A guest that rang its doorbell waits until its SYNCs are complete, or its queue stopped. Nothing else is waited
     /// for.
     fn write(&mut self, record: u64, offset: u64, size: u32, value: u64) -> Result<bool, ReplayError> {
-        let counters = self.viommu.counters();
+        let counters = self.viommu.pipeline().clone();
+        let counters = counters.counters();
         let before = counters.doorbells.load(Ordering::Relaxed);
         let start = Instant::now();
         self.viommu.mmio_write(offset, size, value)?;
@@ -201,7 +202,7 @@ fn build(
     placement: &Placement,
     memory: &Arc<GuestMemoryMmap>,
 ) -> Result<Viommu, ReplayError> {
-    let ioas = world.host.ioas_alloc()?;
+    let ioas = world.host.ioas()?;
     let (iova, length) = (header.ram_base, header.ram_size);
     ioas.map(Mapping { iova, length, backing: Backing::Physical(placement.host_ram), writable: true })?;
     if let Some((iova, host)) = placement.doorbell {

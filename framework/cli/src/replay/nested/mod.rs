@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use viommu::backend::direct::{self, Direct, DirectOptions, ModelHardware, PhysicalMemory};
-use viommu::backend::{Host as HostWords, Objects, Sink};
+use viommu::backend::{Host as HostWords, Sink};
 use viommu::vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 use viommu_plugin::{GuestFault, ModelConfig};
 use viommu_trace::{Header, Trace};
@@ -79,7 +79,7 @@ pub(super) fn replay(job: &Job<'_>) -> Result<Report, ReplayError> {
     }
     let tally = Tally { codec, command_words: job.plugin.info().command_words, opcodes: [const { AtomicU64::new(0) }; 256] };
     let world = World {
-        host: builder.build()?.blocking(),
+        host: builder.build()?.into(),
         hardware,
         shown,
         limit: SYNC_LIMIT,
@@ -96,8 +96,8 @@ pub(super) fn replay(job: &Job<'_>) -> Result<Report, ReplayError> {
             doorbell: registers::msi_doorbell(header.vendor).map(|page| (page, HOST_DOORBELL)),
         };
         let guest_memory = guest_memory(&memory, &header, placement.host_ram)?;
-        let streams = machine_streams(&streams, index, args.inject, job, &header);
-        let machine = Machine::new(&world, index, open()?, placement, guest_memory, streams)?;
+        let named = machine_streams(&streams, index, args.inject, job, &header);
+        let machine = Machine::new(&world, index, open()?, placement, guest_memory, named)?;
         let pipeline = machine.viommu.pipeline();
         roster.enter(pipeline.owner(), pipeline.tag());
         machines.push(machine);
@@ -111,11 +111,11 @@ pub(super) fn replay(job: &Job<'_>) -> Result<Report, ReplayError> {
     let start = Instant::now();
     let (machines, switches) = run(job, &world, machines)?;
     let elapsed = start.elapsed().as_secs_f64();
-    summarise(job, &header, &world, &*backend, machines, switches, elapsed)
+    summarise(job, &header, &world, &backend, machines, switches, elapsed)
 }
 
 fn model_mode(args: &Args) -> direct::ModelMode {
-    match (args.device_delay, args.model()) {
+    match (args.device_delay, args.model) {
         (Some(seed), _) => direct::ModelMode::Delayed { seed },
         (None, ModelMode::Inline) => direct::ModelMode::Inline,
         (None, ModelMode::Thread) => direct::ModelMode::Thread,
@@ -156,7 +156,13 @@ fn numbered_streams(job: &Job<'_>, header: &Header) -> Vec<u32> {
 
 /// The host streams of machine `index`. Under `swap-stream`, the framework is told the first two header streams with
 /// more than 100 stage-1 translations the wrong way round.
-fn machine_streams(streams: &[u32], index: u32, inject: Option<Injection>, job: &Job<'_>, header: &Header) -> Streams {
+fn machine_streams(
+    streams: &[u32],
+    index: u32,
+    inject: Option<Injection>,
+    job: &Job<'_>,
+    header: &Header,
+) -> Streams {
     let first = FIRST_STREAM + index * streams.len() as u32;
     let dma: rustc_hash::FxHashMap<u32, u32> = streams.iter().copied().zip(first..).collect();
     let mut bound = dma.clone();
@@ -236,7 +242,7 @@ fn summarise(
     job: &Job<'_>,
     header: &Header,
     world: &World,
-    backend: &dyn Objects,
+    backend: &Direct,
     machines: Vec<Machine<'_>>,
     switches: u64,
     elapsed: f64,
@@ -257,7 +263,7 @@ fn summarise(
         summary.register_mismatches += machine.register_mismatches;
         latency.merge(&machine.latency);
         mismatches.append(&mut machine.mismatches);
-        let counters = machine.viommu.counters();
+        let counters = machine.viommu.pipeline().counters();
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         summary.commands.total += get(&counters.commands);
         summary.commands.local_stream += get(&counters.local_stream);
@@ -266,7 +272,7 @@ fn summarise(
         for (fault, count) in (0..).zip(&counters.faults).filter(|(_, count)| get(count) > 0) {
             *summary.guest_faults.entry(GuestFault(fault).name().to_owned()).or_default() += get(count);
         }
-        let nested = machine.viommu.nested_hwpts();
+        let nested = machine.viommu.counters();
         summary.nested_hwpts.created += nested.created;
         summary.nested_hwpts.reused += nested.reused;
         summary.nested_hwpts.live += nested.live;
@@ -278,7 +284,7 @@ fn summarise(
             summary.commands.by_opcode.insert(name, count);
         }
     }
-    let _ = backend;
+    summary.syncs.hardware = backend.ring().syncs();
     let stats = world.hardware.stats()?;
     summary.tlb.hits = stats.hits;
     summary.tlb.misses = stats.misses;
