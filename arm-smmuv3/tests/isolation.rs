@@ -35,7 +35,7 @@ impl Random {
             9 => [0x05 | streams, self.below(2)],
             10 => [0x06 | streams, 0],
             11 => [0x40 | streams, address | self.below(64)],
-            12 => [0x01 + self.below(3) | streams, 0],
+            12 => [(0x01 + self.below(3)) | streams, 0],
             _ => [0x46 | self.below(4) << 12, 0],
         };
         if self.below(8) == 0 {

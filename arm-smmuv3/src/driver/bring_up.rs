@@ -12,8 +12,8 @@ use viommu_plugin::{Hardware, Refusal};
 const COMMANDS_LOG2: u32 = 13;
 /// log2 of the event queue, if the hardware can: 4096 records.
 const EVENTS_LOG2: u32 = 12;
-/// Register reads before "does not answer": seconds on hardware.
-const POLLS: u32 = 1 << 22;
+/// Register reads before "does not answer": about a second.
+const POLLS: u32 = 1 << 20;
 
 impl Identity {
     fn read(hardware: &dyn Hardware) -> Self {

@@ -192,7 +192,7 @@ fn context_descriptor() {
     assert_eq!(ttb.table(), 0x445d_7000);
     let built = CdWord0::new().with_t0sz(16).with_ir0(1).with_or0(1).with_sh0(3).with_epd1(true).with_v(true);
     let built = built.with_ips(4).with_aa64(true).with_r(true).with_a(true).with_asid(1);
-    assert_eq!([built.into_bits(), CdTtb::new().with_ttb(0x445d_700).into_bits()], [w0, w1]);
+    assert_eq!([built.into_bits(), CdTtb::new().with_ttb(0x0445_d700).into_bits()], [w0, w1]);
 }
 
 #[test]
