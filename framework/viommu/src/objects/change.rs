@@ -1,6 +1,6 @@
 //! One operation's effects on the backend, with what undoes them.
 
-use super::Node;
+use super::{Node, ObjectState};
 use super::served::Destroy;
 use crate::backend::{ObjectKind, Objects};
 use crate::host::{Entry, HostEvent, Shared};
@@ -22,6 +22,7 @@ pub(crate) struct Change {
     retired: Vec<Arc<Node>>,
     after: Vec<(Arc<Node>, actix::Recipient<Destroy>)>,
     events: Vec<HostEvent>,
+    restarted: bool,
 }
 
 impl Change {
@@ -34,6 +35,7 @@ impl Change {
             retired: Vec::new(),
             after: Vec::new(),
             events: Vec::new(),
+            restarted: false,
         }
     }
 
@@ -130,6 +132,11 @@ impl Change {
         self.events.push(event);
     }
 
+    /// The object is in service again when the operation has succeeded.
+    pub(crate) fn restarted(&mut self) {
+        self.restarted = true;
+    }
+
     /// The operation succeeded. What is to be destroyed now.
     pub(crate) fn commit(self) -> Vec<(Arc<Node>, actix::Recipient<Destroy>)> {
         for node in self.retired {
@@ -138,6 +145,10 @@ impl Change {
         }
         for entry in self.publish {
             self.shared.registry.publish(entry);
+        }
+        if self.restarted {
+            self.node.set(ObjectState::Running, "");
+            self.shared.tell(HostEvent::Restarted { kind: self.node.kind, id: self.node.id });
         }
         for event in self.events {
             self.shared.tell(event);
@@ -149,7 +160,7 @@ impl Change {
     pub(crate) fn roll_back(mut self) {
         // Objects that were never published must not be destroyed again when their handles are dropped.
         for entry in &self.publish {
-            entry.node.set(super::ObjectState::Destroyed, "never published");
+            entry.node.set(ObjectState::Destroyed, "never published");
         }
         let backend = self.backend();
         while let Some(step) = self.undo.pop() {

@@ -188,10 +188,7 @@ impl<S: State> Operation for RestartNow<S> {
 
     fn run(self, state: &mut S, change: &mut Change) -> Result<(), Cause> {
         state.adopt(change)?;
-        let node = change.node();
-        node.set(ObjectState::Running, "");
-        let (kind, id) = (node.kind, node.id);
-        change.tell(HostEvent::Restarted { kind, id });
+        change.restarted();
         Ok(())
     }
 }

@@ -23,6 +23,7 @@ const STAGE_1: u64 = RAM + 0x2_1000;
 const CR0: u64 = 0x20;
 const GBPA: u64 = 0x44;
 const GERROR: u64 = 0x60;
+const GERRORN: u64 = 0x64;
 const STRTAB_BASE: u64 = 0x80;
 const STRTAB_BASE_CFG: u64 = 0x88;
 const CMDQ_BASE: u64 = 0x90;
@@ -116,20 +117,20 @@ impl Guest {
 
     /// Whether everything was taken, and no error shows.
     pub(crate) fn all_taken(&self) -> bool {
-        let read = |offset| self.viommu.mmio_read(offset, 4).unwrap();
-        read(GERROR) == 0 && read(CMDQ_CONS) == self.producer.get()
+        // CMDQ_CONS.ERR keeps the last error.
+        !self.stopped() && self.viommu.mmio_read(CMDQ_CONS, 4).unwrap() & 0xf_ffff == self.producer.get()
     }
 
     /// Acknowledges a command queue error and sends the command at the head again.
     pub(crate) fn acknowledge(&self) {
         let error = self.viommu.mmio_read(GERROR, 4).unwrap();
-        self.write(0x64, 4, error);
+        self.write(GERRORN, 4, error);
         assert!(self.viommu.pipeline().wait_settled(Duration::from_secs(20)), "the guest's queue does not settle");
     }
 
     /// Whether the command queue shows an error.
     pub(crate) fn stopped(&self) -> bool {
         let read = |offset| self.viommu.mmio_read(offset, 4).unwrap();
-        (read(GERROR) ^ read(0x64)) & 1 != 0
+        (read(GERROR) ^ read(GERRORN)) & 1 != 0
     }
 }
