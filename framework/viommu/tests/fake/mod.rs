@@ -10,15 +10,15 @@ use viommu::backend::direct::{Clock, Hardware, InterruptHandler, PhysicalMemory,
 use viommu::backend::{BackendEvent, Batch, Host, Owner, Position, Sink, SinkError, Words};
 use viommu::plugin::{Classes, QueueFault, QueueFaultKind, RingGeometry};
 
-pub const PLAIN: u64 = 1;
-pub const SYNC: u64 = 2;
-pub const ILLEGAL: u64 = 3;
+pub(crate) const PLAIN: u64 = 1;
+pub(crate) const SYNC: u64 = 2;
+pub(crate) const ILLEGAL: u64 = 3;
 /// A device cache invalidation that no device answers: the next SYNC stops.
-pub const UNANSWERED: u64 = 4;
+pub(crate) const UNANSWERED: u64 = 4;
 /// The hardware cannot read this one.
-pub const UNREADABLE: u64 = 5;
+pub(crate) const UNREADABLE: u64 = 5;
 
-pub const LIMIT: Duration = Duration::from_secs(1);
+pub(crate) const LIMIT: Duration = Duration::from_secs(1);
 const PRODUCER: u64 = 0x98;
 const CONSUMER: u64 = 0x9c;
 const RING: u64 = 0x10_0000;
@@ -36,26 +36,26 @@ struct State {
     broken: Option<u32>,
 }
 
-pub struct Fake {
+pub(crate) struct Fake {
     memory: Arc<PhysicalMemory>,
     geometry: RingGeometry,
     state: Mutex<State>,
     /// Commands executed each time that somebody waits.
-    pub pace: AtomicU64,
+    pub(crate) pace: AtomicU64,
     /// Commands executed at each doorbell.
-    pub eager: AtomicU64,
+    pub(crate) eager: AtomicU64,
     now: AtomicU64,
 }
 
-pub struct Rig {
-    pub fake: Arc<Fake>,
-    pub ring: Arc<RingSink>,
-    pub events: flume::Receiver<BackendEvent>,
+pub(crate) struct Rig {
+    pub(crate) fake: Arc<Fake>,
+    pub(crate) ring: Arc<RingSink>,
+    pub(crate) events: flume::Receiver<BackendEvent>,
 }
 
 impl Rig {
     /// A ring of `2^log2` commands whose hardware does nothing by itself.
-    pub fn new(log2: u32, wrap_bit: u32) -> Self {
+    pub(crate) fn new(log2: u32, wrap_bit: u32) -> Self {
         let memory = PhysicalMemory::new();
         memory.add_dma(RING, 16 << log2).expect("mmap");
         let geometry = RingGeometry {
@@ -88,11 +88,11 @@ impl Rig {
         Self { fake, ring: ring.expect("a sane ring"), events }
     }
 
-    pub fn put(&self, owner: u32, commands: &[[u64; 2]], sync: bool) -> Result<Position, SinkError> {
+    pub(crate) fn put(&self, owner: u32, commands: &[[u64; 2]], sync: bool) -> Result<Position, SinkError> {
         self.put_classes(owner, commands, Classes::TLB, sync)
     }
 
-    pub fn put_classes(
+    pub(crate) fn put_classes(
         &self,
         owner: u32,
         commands: &[[u64; 2]],
@@ -103,14 +103,14 @@ impl Rig {
         self.ring.submit(Batch { owner: Owner(owner), words, classes, sync })
     }
 
-    pub fn wait(&self, owner: u32, position: Position) -> Result<(), SinkError> {
+    pub(crate) fn wait(&self, owner: u32, position: Position) -> Result<(), SinkError> {
         self.ring.wait(Owner(owner), position)
     }
 }
 
 impl Fake {
     /// Executes at most `budget` commands.
-    pub fn run(&self, budget: u64) {
+    pub(crate) fn run(&self, budget: u64) {
         let mut state = self.state.lock().expect("no panic");
         let mask = (1u32 << (self.geometry.log2_commands + self.geometry.wrap_bit)) - 1;
         for _ in 0..budget {
@@ -134,17 +134,17 @@ impl Fake {
         }
     }
 
-    pub fn executed(&self) -> Vec<[u64; 2]> {
+    pub(crate) fn executed(&self) -> Vec<[u64; 2]> {
         self.state.lock().expect("no panic").executed.clone()
     }
 
     /// How often the driver was told to resume.
-    pub fn resumes(&self) -> u32 {
+    pub(crate) fn resumes(&self) -> u32 {
         self.state.lock().expect("no panic").resumes
     }
 
     /// From now on the consumer register reads as this.
-    pub fn break_consumer(&self, register: u32) {
+    pub(crate) fn break_consumer(&self, register: u32) {
         self.state.lock().expect("no panic").broken = Some(register);
     }
 }
@@ -190,13 +190,13 @@ impl QueueControl for Fake {
 }
 
 /// Commands with consecutive numbers, to recognise them by.
-pub struct Numbered(u64);
+pub(crate) struct Numbered(u64);
 
 impl Numbered {
-    pub fn from(first: u64) -> Self {
+    pub(crate) fn from(first: u64) -> Self {
         Self(first)
     }
-    pub fn take(&mut self, count: usize) -> Vec<[u64; 2]> {
+    pub(crate) fn take(&mut self, count: usize) -> Vec<[u64; 2]> {
         let first = self.0;
         self.0 += count as u64;
         (first..self.0).map(|number| [PLAIN, number]).collect()
@@ -204,6 +204,6 @@ impl Numbered {
 }
 
 /// `executed` without SYNCs.
-pub fn plain(executed: &[[u64; 2]]) -> VecDeque<u64> {
+pub(crate) fn plain(executed: &[[u64; 2]]) -> VecDeque<u64> {
     executed.iter().filter(|command| command[0] == PLAIN).map(|command| command[1]).collect()
 }

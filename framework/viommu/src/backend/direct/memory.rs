@@ -96,7 +96,8 @@ impl PhysicalMemory {
     /// As [`PhysicalMemory::add_region`], or what mmap says.
     pub fn add_dma(&self, pa: u64, len: u64) -> Result<(), Cause> {
         let wrong = || Cause::Invalid(format!("DMA memory of {len:#x} bytes at {pa:#x} is not in grains of {GRAIN}"));
-        let bytes = usize::try_from(len).ok().filter(|_| len > 0 && (len | pa) % GRAIN == 0).ok_or_else(wrong)?;
+        let bytes =
+            usize::try_from(len).ok().filter(|_| len > 0 && (len | pa).is_multiple_of(GRAIN)).ok_or_else(wrong)?;
         let mapping = MmapRegion::new(bytes).map_err(|e| Cause::Os(std::io::Error::other(e)))?;
         let mut change = locked(&self.change);
         self.insert(pa, Arc::new(mapping))?;

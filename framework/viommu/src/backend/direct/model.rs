@@ -74,7 +74,7 @@ struct Callbacks {
 impl ModelHost for Callbacks {
     fn read(&self, pa: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
         if let Ok(word) = <&mut [u8; 8]>::try_from(&mut *bytes)
-            && pa % 8 == 0
+            && pa.is_multiple_of(8)
         {
             *word = self.memory.load(pa)?.to_le_bytes();
             return Ok(());

@@ -338,7 +338,7 @@ impl Sink for RingSink {
         let size = self.geometry.command_words as usize;
         let sync = batch.sync || batch.classes.any(Classes::ATC);
         let mut words = batch.words.as_slice();
-        if words.len() % size != 0 {
+        if !words.len().is_multiple_of(size) {
             return Err(SinkError::Gone(format!("{} words are not whole commands of {size}", words.len())));
         }
         if words.is_empty() && !sync {
