@@ -30,9 +30,9 @@ impl ArmCodec {
         Ok(Self { allowed: Allowed::new(&features), features })
     }
 
-    /// What becomes of one command. `unsynced` are the classes before it without a SYNC.
+    /// What becomes of one command.
     #[inline(always)]
-    fn step(&self, [w0, w1]: [u64; 2], unsynced: Classes, vmid: u64, ids: &HostIds<'_>) -> Step {
+    fn step(&self, [w0, w1]: [u64; 2], vmid: u64, ids: &HostIds<'_>) -> Step {
         let allowed = &self.allowed;
         let reserved = Step::Stop(Stop::FAULT, GuestFault::RESERVED_BITS);
         match Opcode::of(w0) {
@@ -40,7 +40,6 @@ impl ArmCodec {
             Opcode::SYNC if allowed.sync(w0, w1) => Step::Stop(Stop::SYNC, GuestFault::NONE),
             Opcode::ATC_INV if allowed.atc(w0, w1) => match ids.stream(stream_id(w0)) {
                 None => Step::LocalStream,
-                Some(_) if unsynced.any(Classes::TLB) => Step::Stop(Stop::ORDER, GuestFault::NONE),
                 Some(stream) => Step::Atc([with_stream(w0, stream), w1]),
             },
             Opcode::ATC_INV if !allowed.ats => Step::Stop(Stop::FAULT, GuestFault::ILLEGAL_OPCODE),
@@ -121,27 +120,45 @@ fn config(w0: u64, w1: u64, ids: &HostIds<'_>) -> Step {
     }
 }
 
+/// Fills the next slot, if there is one.
+#[inline(always)]
+fn put(slots: &mut std::slice::IterMut<'_, [u64; 2]>, words: [u64; 2]) -> bool {
+    slots.next().map(|slot| *slot = words).is_some()
+}
+
 impl Codec for ArmCodec {
     fn rewrite(&self, guest: &[u64], before: Classes, ids: HostIds<'_>, out: &mut [u64]) -> Rewritten {
         // A tag wider than VMID cannot come from this vendor's driver; cut, it still is nobody else's field.
         let vmid = u64::from(ids.tag as u16) << 32;
         let mut slots = out.as_chunks_mut::<2>().0.iter_mut();
+        let room = slots.len();
         let mut done = Rewritten::default();
-        let mut unsynced = before;
+        // A TLB invalidation, which nearly every command is, counts nothing: the sums are taken at the end.
         for &command in guest.as_chunks::<2>().0 {
-            let (words, class) = match self.step(command, unsynced, vmid, &ids) {
-                Step::Tlb(words) => (words, Classes::TLB),
-                Step::Config(words) => (words, Classes::CONFIG),
-                Step::Atc(words) => (words, Classes::ATC),
+            let fits = match self.step(command, vmid, &ids) {
+                Step::Tlb(words) => put(&mut slots, words),
+                Step::Config(words) => {
+                    let fits = put(&mut slots, words);
+                    done.config += u32::from(fits);
+                    fits
+                }
+                Step::Atc(words) => {
+                    let earlier = (room - slots.len()) as u32;
+                    if before.any(Classes::TLB) || earlier > done.config + done.atc {
+                        done.stop = Stop::ORDER;
+                        break;
+                    }
+                    let fits = put(&mut slots, words);
+                    done.atc += u32::from(fits);
+                    fits
+                }
                 Step::LocalStream => {
-                    done.taken += 1;
                     done.local_stream += 1;
-                    continue;
+                    true
                 }
                 Step::Hint => {
-                    done.taken += 1;
                     done.hints += 1;
-                    continue;
+                    true
                 }
                 Step::Stop(stop, fault) => {
                     done.stop = stop;
@@ -149,19 +166,19 @@ impl Codec for ArmCodec {
                     break;
                 }
             };
-            let Some(slot) = slots.next() else {
+            if !fits {
                 done.stop = Stop::ROOM;
                 break;
-            };
-            *slot = words;
-            done.taken += 1;
-            done.tlb += u32::from(class == Classes::TLB);
-            done.config += u32::from(class == Classes::CONFIG);
-            done.atc += u32::from(class == Classes::ATC);
-            done.classes = done.classes.with(class);
-            unsynced = unsynced.with(class);
+            }
         }
-        done.written = done.tlb + done.config + done.atc;
+        done.written = (room - slots.len()) as u32;
+        done.taken = done.written + done.local_stream + done.hints;
+        done.tlb = done.written - done.config - done.atc;
+        for (count, class) in [(done.tlb, Classes::TLB), (done.config, Classes::CONFIG), (done.atc, Classes::ATC)] {
+            if count > 0 {
+                done.classes = done.classes.with(class);
+            }
+        }
         done
     }
 
