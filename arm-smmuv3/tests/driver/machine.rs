@@ -2,16 +2,19 @@
 
 use arm_smmuv3::model::Smmu;
 use arm_smmuv3::spec::registers::offset;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use viommu_plugin::{Answer, Hardware, Model, ModelConfig, ModelHost, Refusal, Register, Request, Unreadable};
 
 /// Where allocations come from.
 const POOL: u64 = 0x1_0000_0000;
+const PAGE: usize = 4096;
 
 #[derive(Default)]
 struct Memory {
-    words: BTreeMap<u64, u64>,
+    /// Pages that are not zero, by number.
+    pages: HashMap<u64, Box<[u8; PAGE]>>,
     /// Length by base.
     live: BTreeMap<u64, u64>,
     top: u64,
@@ -25,12 +28,14 @@ impl Memory {
         below.is_some_and(|(base, size)| pa + len as u64 <= base + size)
     }
     fn read(&self, pa: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
-        assert_eq!((pa % 8, bytes.len() % 8), (0, 0), "whole words only");
         if !self.covers(pa, bytes.len()) {
             return Err(Unreadable);
         }
-        for (at, chunk) in (pa..).step_by(8).zip(bytes.chunks_mut(8)) {
-            chunk.copy_from_slice(&self.words.get(&at).copied().unwrap_or(0).to_le_bytes());
+        for (page, at, piece) in pieces(pa, bytes.len()) {
+            match self.pages.get(&page) {
+                Some(words) => bytes[piece.clone()].copy_from_slice(&words[at..][..piece.len()]),
+                None => bytes[piece].fill(0),
+            }
         }
         Ok(())
     }
@@ -38,11 +43,24 @@ impl Memory {
         if !self.covers(pa, bytes.len()) {
             return Err(Unreadable);
         }
-        for (at, chunk) in (pa..).step_by(8).zip(bytes.chunks(8)) {
-            self.words.insert(at, u64::from_le_bytes(chunk.try_into().unwrap()));
+        for (page, at, piece) in pieces(pa, bytes.len()) {
+            let words = self.pages.entry(page).or_insert_with(|| Box::new([0; PAGE]));
+            words[at..][..piece.len()].copy_from_slice(&bytes[piece]);
         }
         Ok(())
     }
+}
+
+/// The pages that `pa..pa+len` touches: number, offset in it, and which of the bytes lie there.
+fn pieces(pa: u64, len: usize) -> impl Iterator<Item = (u64, usize, Range<usize>)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let at = (pa as usize + done) % PAGE;
+        let piece = done..len.min(done + PAGE - at);
+        let page = (pa + done as u64) / PAGE as u64;
+        done = piece.end;
+        (!piece.is_empty()).then_some((page, at, piece))
+    })
 }
 
 /// Cloned, it is the same machine: one copy for the driver, one for the test.

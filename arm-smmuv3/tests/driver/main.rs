@@ -2,6 +2,7 @@
 
 mod attach;
 mod machine;
+mod recordings;
 mod stage2;
 mod ste_update;
 mod take_over;
