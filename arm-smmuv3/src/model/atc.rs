@@ -4,6 +4,7 @@ use super::cache::{Cache, Translation};
 use super::tlb::Range;
 use crate::spec::commands::AtcInv;
 use rustc_hash::FxHashMap;
+use std::cell::Cell;
 
 /// Tag of accesses without a PASID; PASIDs have 20 bits.
 const NO_PASID: u32 = u32::MAX;
@@ -21,7 +22,7 @@ impl Atc {
     /// The entry of `stream`'s device that translates `input`.
     #[inline]
     pub(crate) fn find(&self, stream: u32, pasid: u32, input: u64) -> Option<&Translation> {
-        self.devices.get(&stream)?.find(pasid, input)
+        self.devices.get(&stream)?.find(pasid, &Cell::new(0), input)
     }
 
     /// Remembers a translation in `stream`'s device.

@@ -1,6 +1,7 @@
 //! A tagged cache of translations of several sizes, bounded, oldest out first: what the TLB and a device's ATC share.
 
 use rustc_hash::FxHashMap;
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 /// A translation as a walk found it, for any input address inside it.
@@ -117,10 +118,21 @@ struct Place {
     index: u64,
 }
 
+/// A table's place in its cache.
+#[derive(Default)]
+struct Slot {
+    /// `None`: free.
+    tag: Option<u32>,
+    table: Table,
+}
+
 /// Translations of any number of tags under one bound.
 #[derive(Default)]
 pub(crate) struct Cache {
-    tables: FxHashMap<u32, Table>,
+    slots: Vec<Slot>,
+    /// Where the table of a tag is.
+    places: FxHashMap<u32, usize>,
+    free: Vec<usize>,
     live: usize,
     births: u64,
     /// The oldest entries, in order of birth; gathered only when one has to go, so that a cache which never fills
@@ -132,52 +144,74 @@ impl Cache {
     /// Empty tables kept for their memory beside the live ones.
     const SPARE_TABLES: usize = 64;
 
-    /// The entry of `tag` that covers `input`.
+    /// The entry of `tag` that covers `input`. `hint` is where the caller's tag was the last time.
     #[inline]
-    pub(crate) fn find(&self, tag: u32, input: u64) -> Option<&Translation> {
-        self.tables.get(&tag)?.find(input)
+    pub(crate) fn find(&self, tag: u32, hint: &Cell<usize>, input: u64) -> Option<&Translation> {
+        let slot = match self.slots.get(hint.get()) {
+            Some(slot) if slot.tag == Some(tag) => slot,
+            _ => {
+                hint.set(*self.places.get(&tag)?);
+                self.slots.get(hint.get())?
+            }
+        };
+        slot.table.find(input)
     }
 
     /// Remembers `translation` of `input`; whether another entry had to go for it.
     pub(crate) fn insert(&mut self, tag: u32, input: u64, translation: Translation, capacity: usize) -> bool {
-        if self.tables.len() > self.live + Self::SPARE_TABLES {
-            self.tables.retain(|_, table| table.len() != 0);
+        if self.places.len() > self.live + Self::SPARE_TABLES {
+            self.free_where(|_, table| table.len() == 0);
         }
         self.births += 1;
         let entry = Entry { translation, born: self.births };
-        self.live += usize::from(self.tables.entry(tag).or_default().insert(input, entry));
+        let place = *self.places.entry(tag).or_insert_with(|| {
+            self.free.pop().unwrap_or_else(|| {
+                self.slots.push(Slot::default());
+                self.slots.len() - 1
+            })
+        });
+        let slot = &mut self.slots[place];
+        slot.tag = Some(tag);
+        self.live += usize::from(slot.table.insert(input, entry));
         self.live > capacity && self.evict()
     }
 
     /// Removes the entries of `tag` that share a byte with `first..=last`.
     pub(crate) fn remove(&mut self, tag: u32, first: u64, last: u64) {
-        if let Some(table) = self.tables.get_mut(&tag) {
-            self.live -= table.remove(first, last);
+        if let Some(&place) = self.places.get(&tag) {
+            self.live -= self.slots[place].table.remove(first, last);
         }
     }
 
     /// Removes the entries of every tag that is `doomed` and share a byte with `first..=last`.
     pub(crate) fn remove_where(&mut self, doomed: impl Fn(u32) -> bool, first: u64, last: u64) {
-        for (_, table) in self.tables.iter_mut().filter(|(tag, _)| doomed(**tag)) {
-            self.live -= table.remove(first, last);
+        for slot in self.slots.iter_mut().filter(|slot| slot.tag.is_some_and(&doomed)) {
+            self.live -= slot.table.remove(first, last);
         }
     }
 
     /// Removes all entries of the tags that are `doomed`.
     pub(crate) fn clear_where(&mut self, doomed: impl Fn(u32) -> bool) {
-        self.tables.retain(|&tag, table| {
-            let goes = doomed(tag);
-            if goes {
-                self.live -= table.len();
-            }
-            !goes
-        });
+        self.free_where(|tag, _| doomed(tag));
     }
 
     /// Removes all entries of `tag`.
     pub(crate) fn clear(&mut self, tag: u32) {
-        if let Some(table) = self.tables.remove(&tag) {
-            self.live -= table.len();
+        if let Some(place) = self.places.remove(&tag) {
+            self.live -= self.slots[place].table.len();
+            self.slots[place] = Slot::default();
+            self.free.push(place);
+        }
+    }
+
+    fn free_where(&mut self, doomed: impl Fn(u32, &Table) -> bool) {
+        for (place, slot) in self.slots.iter_mut().enumerate() {
+            if let Some(tag) = slot.tag.filter(|&tag| doomed(tag, &slot.table)) {
+                self.live -= slot.table.len();
+                *slot = Slot::default();
+                self.places.remove(&tag);
+                self.free.push(place);
+            }
         }
     }
 
@@ -190,8 +224,9 @@ impl Cache {
                 self.gather();
                 continue;
             };
-            let Some(table) = self.tables.get_mut(&place.tag) else { continue };
-            let Some(class) = table.classes.iter_mut().find(|class| class.log2 == place.log2) else { continue };
+            let Some(&slot) = self.places.get(&place.tag) else { continue };
+            let classes = &mut self.slots[slot].table.classes;
+            let Some(class) = classes.iter_mut().find(|class| class.log2 == place.log2) else { continue };
             if class.entries.get(&place.index).is_some_and(|entry| entry.born == place.born) {
                 class.entries.remove(&place.index);
                 self.live -= 1;
@@ -202,8 +237,8 @@ impl Cache {
 
     fn gather(&mut self) {
         let mut places: Vec<Place> = Vec::with_capacity(self.live);
-        for (&tag, table) in &self.tables {
-            for class in &table.classes {
+        for (&tag, &slot) in &self.places {
+            for class in &self.slots[slot].table.classes {
                 let log2 = class.log2;
                 places.extend(class.entries.iter().map(|(&index, entry)| Place { born: entry.born, tag, log2, index }));
             }
@@ -221,6 +256,10 @@ mod tests {
         Translation { output: input & !low_bits(log2), log2, leaf_log2, permissions: 3 }
     }
 
+    fn find(cache: &Cache, tag: u32, input: u64) -> Option<&Translation> {
+        cache.find(tag, &Cell::new(usize::MAX), input)
+    }
+
     #[test]
     fn oldest_goes_first_and_only_when_full() {
         let mut cache = Cache::default();
@@ -230,12 +269,12 @@ mod tests {
         cache.remove(0, 0x1000, 0x1fff);
         assert!(!cache.insert(7, 0x9000, page(0x9000, 12, 12), 4));
         assert!(cache.insert(7, 0xa000, page(0xa000, 12, 12), 4), "five live entries do not fit in four");
-        let present: Vec<bool> = (0..4u64).map(|n| cache.find(0, n << 12).is_some()).collect();
+        let present: Vec<bool> = (0..4u64).map(|n| find(&cache, 0, n << 12).is_some()).collect();
         assert_eq!(present, [false, false, true, true], "entry 1 was invalidated, entry 0 was the oldest");
         // A renewed entry counts as young: the next to go is 3, not 2.
         assert!(!cache.insert(0, 0x2000, page(0x2000, 12, 12), 4));
         assert!(cache.insert(7, 0xb000, page(0xb000, 12, 12), 4));
-        assert!(cache.find(0, 0x2000).is_some() && cache.find(0, 0x3000).is_none());
+        assert!(find(&cache, 0, 0x2000).is_some() && find(&cache, 0, 0x3000).is_none());
     }
 
     #[test]
@@ -245,9 +284,9 @@ mod tests {
         cache.insert(0, 0x20_5000, page(0x20_5000, 12, 12), 100);
         cache.insert(0, 0x40_0000, page(0x40_0000, 12, 21), 100);
         cache.remove(0, 0x3f_f000, 0x3f_ffff);
-        assert!(cache.find(0, 0x20_0000).is_none(), "another page of its 2 MiB leaf was named");
-        assert!(cache.find(0, 0x20_5000).is_some(), "a page leaf of its own was not");
-        assert!(cache.find(0, 0x40_0000).is_some(), "the neighbouring leaf was not");
+        assert!(find(&cache, 0, 0x20_0000).is_none(), "another page of its 2 MiB leaf was named");
+        assert!(find(&cache, 0, 0x20_5000).is_some(), "a page leaf of its own was not");
+        assert!(find(&cache, 0, 0x40_0000).is_some(), "the neighbouring leaf was not");
     }
 
     #[test]
@@ -257,7 +296,20 @@ mod tests {
             cache.insert(tag, 0, page(0, 12, 12), 100);
             cache.remove(tag, 0, u64::MAX);
         }
-        assert!(cache.tables.len() <= Cache::SPARE_TABLES + 2, "{} tables", cache.tables.len());
+        assert!(cache.slots.len() <= Cache::SPARE_TABLES + 2, "{} tables", cache.slots.len());
         assert_eq!(cache.live, 0);
+    }
+
+    #[test]
+    fn a_hint_never_finds_another_tags_entry() {
+        let mut cache = Cache::default();
+        let hint = Cell::new(0);
+        cache.insert(1, 0, page(0, 12, 12), 100);
+        assert!(cache.find(1, &hint, 0).is_some());
+        cache.clear_where(|tag| tag == 1);
+        cache.insert(2, 0, page(0, 12, 12), 100);
+        assert!(cache.find(1, &hint, 0).is_none(), "the slot is another tag's now");
+        cache.insert(1, 0, page(0, 12, 12), 100);
+        assert!(cache.find(1, &hint, 0).is_some(), "and the tag has another slot");
     }
 }

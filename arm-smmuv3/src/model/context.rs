@@ -1,7 +1,7 @@
 //! What an STE (§5.2) and a CD (§5.4) ask for, checked against what this SMMU is.
 
 use super::identity::Identity;
-use super::tlb::Tag;
+use super::tlb::{Hint, Tag};
 use super::walk::{Half, Stage1, Stage2, Stages, Table};
 use crate::spec::cd::{CD_WORDS, CdTtb, CdWord0};
 use crate::spec::registers::address_bits;
@@ -23,7 +23,7 @@ pub(crate) struct Ste {
 }
 
 /// What happens to accesses of one stream and SubstreamID.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Route {
     /// They abort, without an event.
     Abort,
@@ -34,10 +34,11 @@ pub(crate) enum Route {
 }
 
 /// A translation context: where to look in the TLB, and what to walk.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(crate) vmid: u16,
     pub(crate) tag: Tag,
+    pub(crate) hint: Hint,
     pub(crate) ats: bool,
     pub(crate) stages: Stages,
 }
@@ -91,7 +92,13 @@ impl Ste {
         match self.stage2 {
             Some(stage2) => {
                 let stages = Stages { stage1: None, stage2: Some(stage2) };
-                Route::Translate(Context { vmid: self.vmid, tag: Tag::STAGE2, ats: self.ats, stages })
+                Route::Translate(Context {
+                    vmid: self.vmid,
+                    tag: Tag::STAGE2,
+                    hint: Hint::default(),
+                    ats: self.ats,
+                    stages,
+                })
             }
             None => Route::Bypass,
         }
@@ -121,7 +128,7 @@ impl Ste {
         let stage1 = Stage1 { low, high, affd: word0.affd(), records: word0.r(), privileged: self.privileged };
         let stages = Stages { stage1: Some(stage1), stage2: self.stage2 };
         let tag = Tag::asid(identity.asid(word0.asid()));
-        Some(Route::Translate(Context { vmid: self.vmid, tag, ats: self.ats, stages }))
+        Some(Route::Translate(Context { vmid: self.vmid, tag, hint: Hint::default(), ats: self.ats, stages }))
     }
 }
 

@@ -121,13 +121,13 @@ impl Smmu {
             true => (&mut self.stats.hits, &mut self.stats.misses),
             false => (&mut self.stats.stage2_hits, &mut self.stats.stage2_misses),
         };
-        let hit = self.tlb.find(context.vmid, context.tag, input).filter(|hit| grants(hit, request));
+        let hit = self.tlb.find(context.vmid, context.tag, &context.hint, input).filter(|hit| grants(hit, request));
         if let (Some(hit), true) = (hit, self.atc.is_none()) {
             *hits += counted;
             return translated(context, hit, input, FROM_TLB);
         }
         *(if hit.is_some() { hits } else { misses }) += counted;
-        let (context, hit) = (*context, hit.copied());
+        let (context, hit) = (context.clone(), hit.copied());
         self.fill(&context, hit, input, request)
     }
 

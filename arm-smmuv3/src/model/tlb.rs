@@ -2,6 +2,7 @@
 
 use super::cache::{Cache, Translation};
 use rustc_hash::FxHashMap;
+use std::cell::Cell;
 
 /// Whose an entry is within its VMID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,9 +46,18 @@ impl Range {
     }
 }
 
+/// Where a context found its entries the last time: saves looking up VMID and tag again. Checked at every use.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Hint {
+    space: Cell<usize>,
+    own: Cell<usize>,
+    global: Cell<usize>,
+}
+
 /// The TLB. One [`Cache`] a VMID, so that a VM's entries are bounded, evicted and flushed without looking at another's.
 pub(crate) struct Tlb {
-    spaces: FxHashMap<u16, Cache>,
+    spaces: Vec<(u16, Cache)>,
+    places: FxHashMap<u16, usize>,
     capacity: usize,
     evictions: u64,
 }
@@ -55,21 +65,36 @@ pub(crate) struct Tlb {
 impl Tlb {
     /// A TLB of `capacity` entries for each VMID.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { spaces: FxHashMap::default(), capacity, evictions: 0 }
+        Self { spaces: Vec::new(), places: FxHashMap::default(), capacity, evictions: 0 }
     }
 
     /// The entry that translates `input` for `tag` of `vmid`.
     #[inline]
-    pub(crate) fn find(&self, vmid: u16, tag: Tag, input: u64) -> Option<&Translation> {
-        let space = self.spaces.get(&vmid)?;
-        let found = space.find(tag.0, input);
-        if found.is_none() && tag.is_stage1() { space.find(Tag::GLOBAL.0, input) } else { found }
+    pub(crate) fn find(&self, vmid: u16, tag: Tag, hint: &Hint, input: u64) -> Option<&Translation> {
+        let space = match self.spaces.get(hint.space.get()) {
+            Some((owner, space)) if *owner == vmid => space,
+            _ => {
+                hint.space.set(*self.places.get(&vmid)?);
+                &self.spaces.get(hint.space.get())?.1
+            }
+        };
+        let found = space.find(tag.0, &hint.own, input);
+        if found.is_none() && tag.is_stage1() { space.find(Tag::GLOBAL.0, &hint.global, input) } else { found }
     }
 
     /// Remembers a translation of `input`.
     pub(crate) fn insert(&mut self, vmid: u16, tag: Tag, input: u64, translation: Translation) {
-        let evicted = self.spaces.entry(vmid).or_default().insert(tag.0, input, translation, self.capacity);
+        let place = *self.places.entry(vmid).or_insert_with(|| {
+            self.spaces.push((vmid, Cache::default()));
+            self.spaces.len() - 1
+        });
+        let evicted = self.spaces[place].1.insert(tag.0, input, translation, self.capacity);
         self.evictions += u64::from(evicted);
+    }
+
+    fn space(&mut self, vmid: u16) -> Option<&mut Cache> {
+        let place = *self.places.get(&vmid)?;
+        self.spaces.get_mut(place).map(|(_, space)| space)
     }
 
     /// Entries thrown out for lack of room, ever.
@@ -79,7 +104,7 @@ impl Tlb {
 
     /// CMD_TLBI_NH_VA: the ASID's and the global entries of a range.
     pub(crate) fn nh_va(&mut self, vmid: u16, asid: u16, range: Range) {
-        if let Some(space) = self.spaces.get_mut(&vmid) {
+        if let Some(space) = self.space(vmid) {
             space.remove(Tag::asid(asid).0, range.first, range.last);
             space.remove(Tag::GLOBAL.0, range.first, range.last);
         }
@@ -87,34 +112,36 @@ impl Tlb {
 
     /// CMD_TLBI_NH_VAA: every ASID's entries of a range.
     pub(crate) fn nh_vaa(&mut self, vmid: u16, range: Range) {
-        if let Some(space) = self.spaces.get_mut(&vmid) {
+        if let Some(space) = self.space(vmid) {
             space.remove_where(|tag| Tag(tag).is_stage1(), range.first, range.last);
         }
     }
 
     /// CMD_TLBI_NH_ASID: the non-global entries of an ASID.
     pub(crate) fn nh_asid(&mut self, vmid: u16, asid: u16) {
-        if let Some(space) = self.spaces.get_mut(&vmid) {
+        if let Some(space) = self.space(vmid) {
             space.clear(Tag::asid(asid).0);
         }
     }
 
     /// CMD_TLBI_NH_ALL: every stage-1 and combined entry of a VMID.
     pub(crate) fn nh_all(&mut self, vmid: u16) {
-        if let Some(space) = self.spaces.get_mut(&vmid) {
+        if let Some(space) = self.space(vmid) {
             space.clear_where(|tag| Tag(tag).is_stage1());
         }
     }
 
     /// CMD_TLBI_S12_VMALL: everything of a VMID.
     pub(crate) fn s12_vmall(&mut self, vmid: u16) {
-        self.spaces.remove(&vmid);
+        if let Some(space) = self.space(vmid) {
+            space.clear_where(|_| true);
+        }
     }
 
     /// CMD_TLBI_S2_IPA: entries of stage 2 alone. Combined entries have no IPA to find them by (§4.4.3): whoever
     /// unmaps stage 2 under a nested stream sends NH_ALL as well.
     pub(crate) fn s2_ipa(&mut self, vmid: u16, range: Range) {
-        if let Some(space) = self.spaces.get_mut(&vmid) {
+        if let Some(space) = self.space(vmid) {
             space.remove(Tag::STAGE2.0, range.first, range.last);
         }
     }
@@ -122,5 +149,6 @@ impl Tlb {
     /// CMD_TLBI_NSNH_ALL, and reset: everything.
     pub(crate) fn clear(&mut self) {
         self.spaces.clear();
+        self.places.clear();
     }
 }
