@@ -38,15 +38,19 @@ pub use samples::Samples;
 use std::path::PathBuf;
 use viommu_plugin_host::Plugin;
 
-/// Runs every check in this process; a report of those that failed, `Ok` if none did.
+/// Runs every check in this process and prints how each ended; a report of those that failed, `Ok` if none did.
 ///
 /// # Errors
 /// One line a failed check: name, what it checks, what was wrong.
 pub fn run_all(plugin: &Plugin, samples: &Samples) -> Result<(), String> {
     let mut report = String::new();
     for check in Check::ALL {
-        if let Err(Verdict::Failed(why)) = check.run(plugin, samples) {
-            report += &format!("{}: {} But: {why}\n", check.name(), check.description());
+        match check.run(plugin, samples) {
+            Ok(()) => println!("{}: ok", check.name()),
+            Err(Verdict::Skipped(why)) => println!("{}: skipped, {why}", check.name()),
+            Err(Verdict::Failed(why)) => {
+                report += &format!("{}: {} But: {why}\n", check.name(), check.description());
+            }
         }
     }
     if report.is_empty() { Ok(()) } else { Err(format!("seed {}\n{report}", samples.seed)) }
