@@ -30,6 +30,24 @@ pub enum ObjectKind {
     FaultQueue,
 }
 
+impl ObjectKind {
+    /// The uAPI's name, as in metric labels.
+    pub fn uapi_name(self) -> &'static str {
+        match self {
+            Self::Host => "HOST",
+            Self::Ioas => "IOAS",
+            Self::NestParent => "HWPT_PAGING",
+            Self::Viommu => "VIOMMU",
+            Self::NestedHwpt => "HWPT_NESTED",
+            Self::Device => "DEVICE",
+            Self::Vdevice => "VDEVICE",
+            Self::HwQueue => "HW_QUEUE",
+            Self::EventQueue => "VEVENTQ",
+            Self::FaultQueue => "FAULT",
+        }
+    }
+}
+
 impl fmt::Display for ObjectKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -1,6 +1,8 @@
 //! What the host tells its subscribers.
 
 use crate::backend::ObjectKind;
+use crate::metrics::{ACTOR_RESTARTS, HOST_EVENTS_LOST, HOST_FAULTS, QUARANTINES};
+use metrics::counter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -56,6 +58,17 @@ pub enum HostEvent {
     EventsLost,
 }
 
+impl HostEvent {
+    fn count(&self) {
+        match self {
+            Self::Restarted { kind, .. } => counter!(ACTOR_RESTARTS, "kind" => kind.uapi_name()).increment(1),
+            Self::Quarantined { kind, .. } => counter!(QUARANTINES, "kind" => kind.uapi_name()).increment(1),
+            Self::HostFault { .. } => counter!(HOST_FAULTS).increment(1),
+            _ => {}
+        }
+    }
+}
+
 /// Events that a subscriber may be behind before it loses some.
 const BACKLOG: usize = 1024;
 
@@ -74,11 +87,13 @@ impl Subscribers {
     }
 
     pub(crate) fn tell(&self, event: &HostEvent) {
+        event.count();
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
         senders.retain(|sender| match sender.try_send(event.clone()) {
             Ok(()) => true,
             Err(flume::TrySendError::Full(_)) => {
                 self.lost.fetch_add(1, Ordering::Relaxed);
+                counter!(HOST_EVENTS_LOST).increment(1);
                 true
             }
             Err(flume::TrySendError::Disconnected(_)) => false,

@@ -1,6 +1,7 @@
 //! Objects alive, by ID: weak addresses and weak handles.
 
 use crate::Cause;
+use crate::metrics::OBJECTS;
 use crate::objects::served::{Destroy, Restart, State};
 use crate::objects::{Link, Node, ObjectInfo};
 use actix::WeakRecipient;
@@ -18,6 +19,11 @@ pub(crate) struct Entry {
     pub(crate) handle: Weak<dyn Any + Send + Sync>,
 }
 
+/// The gauge of objects of an entry's kind.
+fn alive(entry: &Entry) -> metrics::Gauge {
+    metrics::gauge!(OBJECTS, "kind" => entry.node.kind.uapi_name())
+}
+
 /// The registry.
 #[derive(Default)]
 pub(crate) struct Registry {
@@ -28,11 +34,14 @@ pub(crate) struct Registry {
 impl Registry {
     pub(crate) fn publish(&self, entry: Entry) {
         let order = self.published.fetch_add(1, Ordering::Relaxed);
+        alive(&entry).increment(1);
         self.entries.insert(entry.node.id, (order, entry));
     }
 
     pub(crate) fn remove(&self, id: u32) {
-        self.entries.remove(&id);
+        if let Some((_, (_, entry))) = self.entries.remove(&id) {
+            alive(&entry).decrement(1);
+        }
     }
 
     /// Every object, by ID.
@@ -79,5 +88,12 @@ impl Registry {
             }
         }
         rest
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // Objects that outlive their host are nobody's any more.
+        self.entries.iter().for_each(|entry| alive(&entry.1).decrement(1));
     }
 }

@@ -8,7 +8,7 @@
 //!     ▲                                                  │ error or panic: undone in reverse
 //!   registry (weak addresses), supervisor, reaper ◄──────┘
 //! ```
-//! An operation is a value with a name and a function over the object's state, see [`served::Operation`]. Operations of
+//! An operation is a value with a name and a function over the object's state, see `served::Operation`. Operations of
 //! one object run one after the other; those of different objects side by side.
 
 mod change;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use viommu::Error;
 use viommu::backend::{BackendEvent, Backing, Mapping, Objects};
 use viommu::blocking::Host;
+use viommu::seams::BlockingPool;
 
 /// Attach, replace, fault, detach. A step that fails ends the story; its handles are dropped where it stands.
 fn story(host: &Host, backend: &Recorder) -> Result<(), Error> {
@@ -54,6 +55,26 @@ fn the_story_passes_when_nothing_fails() {
     let (backend, told) = run(usize::MAX / 2);
     told.unwrap();
     assert!(!backend.failed());
+}
+
+/// Runs every job at once, on the actors' own thread.
+struct Inline;
+
+impl BlockingPool for Inline {
+    fn run(&self, job: Box<dyn FnOnce() + Send>) {
+        job();
+    }
+}
+
+#[test]
+fn without_a_pool_the_backend_sees_the_same_calls_in_the_same_order() {
+    let (pooled, told) = run(usize::MAX / 2);
+    told.unwrap();
+    let inline = Recorder::new();
+    let host: Host = builder(&inline).blocking_pool(Arc::new(Inline)).build().unwrap().into();
+    story(&host, &inline).unwrap();
+    assert!(host.shutdown().unwrap().is_empty());
+    assert_eq!(inline.log(), pooled.log());
 }
 
 #[test]
