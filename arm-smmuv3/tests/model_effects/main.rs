@@ -1,6 +1,7 @@
 //! The model judged by effect: a small machine with memory, tables and queues drives it through its registers, and asks
 //! it to translate.
 
+mod anything;
 mod atc;
 mod configuration;
 mod invalidation;

@@ -4,14 +4,23 @@ use crate::machine::*;
 use arm_smmuv3::spec::commands::{Opcode, Tlbi};
 
 /// xorshift64.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Self(seed | 1);
+        random.next();
+        random.next();
+        random
+    }
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        self.0 % end
+        self.0
+    }
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
     }
 }
 
@@ -66,7 +75,7 @@ const STREAMS: [(u32, u16, Option<u16>); 6] =
 #[test]
 fn random_traffic_keeps_exactly_what_the_reference_keeps() {
     for seed in [1u64, 0x9e37_79b9_7f4a_7c15, 0xdead_beef] {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut m = machine();
         let mut reference: Vec<Cached> = Vec::new();
         let (mut hits, mut removed) = (0, 0);
