@@ -158,3 +158,35 @@ fn the_async_api_needs_no_runtime_of_a_kind() {
     runtime.block_on(ioas.destroy()).unwrap();
     assert_eq!(host.objects(), []);
 }
+
+#[test]
+fn guests_come_and_go_side_by_side_and_leave_nothing() {
+    let (backend, host) = host();
+    std::thread::scope(|scope| {
+        for thread in 0..8u32 {
+            let host = &host;
+            scope.spawn(move || {
+                for round in 0..20 {
+                    let memory = guest::memory();
+                    let viommu = host.ioas().unwrap().nest_parent().unwrap().viommu(guest::config(&memory)).unwrap();
+                    let devices = [0, 1].map(|at| host.device(0x1000 * thread + 2 * round + at).unwrap());
+                    let guest = guest::Guest::new(&viommu, &memory);
+                    guest.enable();
+                    let names = [0, 1].map(|at: usize| viommu.vdevice(&devices[at], at as u32).unwrap());
+                    guest.set_ste(0, guest::STE_STAGE_1 | guest::CD_1);
+                    guest.set_ste(1, guest::STE_STAGE_1 | guest::CD_1);
+                    assert!(guest.all_taken());
+                    assert_eq!(viommu.nested_hwpts()[0].users(), 2);
+                    // Every other guest goes with its names still on.
+                    if round % 2 == 0 {
+                        names.into_iter().for_each(|name| name.destroy().unwrap());
+                    }
+                }
+            });
+        }
+    });
+    host.settle().unwrap();
+    assert_eq!(host.objects(), []);
+    assert_eq!(backend.attached().len(), 0);
+    assert!(host.shutdown().unwrap().is_empty());
+}
