@@ -177,7 +177,7 @@ fn check_all(args: &CheckArgs, json: bool) -> ExitCode {
             let (result, reason) = (status.word().to_lowercase(), status.reason());
             print!("{}", lines(&[Checked { plugin: name, check: check.name(), result, reason }]));
         } else {
-            println!("{:<8} {:<34} {}", status.word(), check.name(), check.description());
+            println!("{:<8} {:<36} {}", status.word(), check.name(), check.description());
             if !status.reason().is_empty() {
                 println!("{:<8} {}", "", status.reason());
             }
