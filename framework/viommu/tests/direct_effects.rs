@@ -33,6 +33,22 @@ fn unmap_reaches_stage_1_entries_and_no_other_guest() {
     assert_eq!(m.dma(&guest, VIRTUAL).output, guest.host + HALF);
 }
 
+/// Of a device without a stage 1, the translations are in the TLB as stage 2's own.
+#[test]
+fn unmap_reaches_stage_2_entries_of_its_range_only() {
+    let m = Machine::new();
+    let guest = m.guest(0);
+    now(m.direct.attach(guest.device, guest.viommu.bypass)).unwrap();
+    for iova in [RAM, TARGET, RAM, TARGET] {
+        assert_eq!(m.dma(&guest, iova).output, guest.host + iova - RAM);
+    }
+    now(m.direct.ioas_unmap(guest.ioas, TARGET, HALF)).unwrap();
+    assert_eq!(m.dma(&guest, TARGET).status, Status::FAULT);
+    assert_eq!(m.dma(&guest, RAM).output, guest.host);
+    let stats = m.model.stats().unwrap();
+    assert_eq!(stats.stage2_hits, 3, "what is still mapped is still cached");
+}
+
 #[test]
 fn unmap_reaches_device_caches() {
     let m = Machine::with_caches();
@@ -53,8 +69,12 @@ fn an_unmap_that_a_device_does_not_answer_fails_and_changes_nothing() {
     m.translate(&guest);
     m.dma(&guest, VIRTUAL);
     m.model.atc_unresponsive(guest.stream, true).unwrap();
+    // A second device that has nothing cached and sees stage 2 as it is.
+    let fresh = now(m.direct.device_bind(0x999)).unwrap();
+    now(m.direct.attach(fresh, guest.viommu.bypass)).unwrap();
     let cause = now(m.direct.ioas_unmap(guest.ioas, TARGET, HALF)).unwrap_err();
     assert!(cause.to_string().contains("atc_timeout"), "{cause}");
+    assert_eq!(m.dma_of(0x999, TARGET).output, guest.host + HALF);
     assert_eq!(m.dma(&guest, VIRTUAL).output, guest.host + HALF);
 
     // Taken away from the guest it can be all the same, and then the unmap works.
@@ -76,6 +96,8 @@ fn an_attach_that_a_device_does_not_answer_fails_and_changes_nothing() {
     assert_eq!(m.dma(&guest, RAM).output, guest.host, "still bypass");
     now(m.direct.destroy(hwpt)).expect("nothing is on it");
     m.model.atc_unresponsive(guest.stream, false).unwrap();
+    now(m.direct.ioas_unmap(guest.ioas, TARGET, HALF)).expect("the host was told of that error already");
+    now(m.direct.ioas_map(guest.ioas, ram_mapping(guest.host, HALF))).unwrap();
     m.translate(&guest);
     assert_eq!(m.dma(&guest, VIRTUAL).output, guest.host + HALF);
 }

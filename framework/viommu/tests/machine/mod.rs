@@ -114,7 +114,12 @@ impl Machine {
 
     /// A read by the guest's device.
     pub(crate) fn dma(&self, guest: &Guest, iova: u64) -> Answer {
-        let request = Request { stream: guest.stream, pasid: u32::MAX, iova, access: 1, flags: 0 };
+        self.dma_of(guest.stream, iova)
+    }
+
+    /// A read by the device with this stream.
+    pub(crate) fn dma_of(&self, stream: u32, iova: u64) -> Answer {
+        let request = Request { stream, pasid: u32::MAX, iova, access: 1, flags: 0 };
         let mut answer = [Answer::default()];
         assert_eq!(self.model.translate(&[request], &mut answer), Ok(1));
         println!("{}", self.model.explain(&request));
