@@ -128,7 +128,8 @@ impl<'a> Machine<'a> {
     fn record(&mut self, number: u64, record: &Record<'_>) -> Result<bool, ReplayError> {
         match *record {
             Record::Mem { gpa, bytes, .. } => {
-                if self.memory.write_slice(bytes, GuestAddress(gpa)).is_err() {
+                let kept = self.memory.write_slice(bytes, GuestAddress(gpa)).is_ok();
+                if !kept {
                     tracing::warn!(record = number, gpa = format_args!("{gpa:#x}"), "memory outside RAM, ignored");
                 }
             }

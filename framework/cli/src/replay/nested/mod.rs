@@ -77,7 +77,8 @@ pub(super) fn replay(job: &Job<'_>) -> Result<Report, ReplayError> {
         let roster = roster.clone();
         builder = builder.wrap_sink(injecting(what, codec, command_words, all, roster)?);
     }
-    let tally = Tally { codec, command_words: job.plugin.info().command_words, opcodes: [const { AtomicU64::new(0) }; 256] };
+    let tally =
+        Tally { codec, command_words: job.plugin.info().command_words, opcodes: [const { AtomicU64::new(0) }; 256] };
     let world = World {
         host: builder.build()?.into(),
         hardware,
@@ -156,13 +157,7 @@ fn numbered_streams(job: &Job<'_>, header: &Header) -> Vec<u32> {
 
 /// The host streams of machine `index`. Under `swap-stream`, the framework is told the first two header streams with
 /// more than 100 stage-1 translations the wrong way round.
-fn machine_streams(
-    streams: &[u32],
-    index: u32,
-    inject: Option<Injection>,
-    job: &Job<'_>,
-    header: &Header,
-) -> Streams {
+fn machine_streams(streams: &[u32], index: u32, inject: Option<Injection>, job: &Job<'_>, header: &Header) -> Streams {
     let first = FIRST_STREAM + index * streams.len() as u32;
     let dma: rustc_hash::FxHashMap<u32, u32> = streams.iter().copied().zip(first..).collect();
     let mut bound = dma.clone();
@@ -180,11 +175,7 @@ fn machine_streams(
 }
 
 /// The guest's RAM, at its guest physical address for the frontend and at `host_ram` for the hardware.
-fn guest_memory(
-    memory: &PhysicalMemory,
-    header: &Header,
-    host_ram: u64,
-) -> Result<Arc<GuestMemoryMmap>, ReplayError> {
+fn guest_memory(memory: &PhysicalMemory, header: &Header, host_ram: u64) -> Result<Arc<GuestMemoryMmap>, ReplayError> {
     let bad = |what: String| ReplayError::Memory { base: header.ram_base, size: header.ram_size, what };
     let size = usize::try_from(header.ram_size).map_err(|error| bad(error.to_string()))?;
     let mapping = Arc::new(MmapRegion::new(size).map_err(|error| bad(error.to_string()))?);
