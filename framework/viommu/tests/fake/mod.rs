@@ -40,6 +40,7 @@ pub(crate) struct Fake {
     memory: Arc<PhysicalMemory>,
     geometry: RingGeometry,
     state: Mutex<State>,
+    driver: Mutex<()>,
     /// Commands executed each time that somebody waits.
     pub(crate) pace: AtomicU64,
     /// Commands executed at each doorbell.
@@ -71,7 +72,15 @@ impl Rig {
         };
         let zero = AtomicU64::default;
         let state = Mutex::default();
-        let fake = Arc::new(Fake { memory, geometry, state, pace: zero(), eager: zero(), now: zero() });
+        let fake = Arc::new(Fake {
+            memory,
+            geometry,
+            state,
+            driver: Mutex::default(),
+            pace: zero(),
+            eager: zero(),
+            now: zero(),
+        });
         let timer = fake.clone();
         // A clock that goes on by a millisecond whenever somebody looks.
         let clock: Clock = Arc::new(move || Duration::from_millis(timer.now.fetch_add(1, Ordering::Relaxed)));
@@ -177,6 +186,7 @@ impl Hardware for Fake {
 
 impl QueueControl for Fake {
     fn attend(&self, repair: &mut dyn FnMut(QueueFault) -> bool) {
+        let Ok(_driver) = self.driver.try_lock() else { return };
         let (error, index) = {
             let state = self.state.lock().expect("no panic");
             (state.error, state.consumer)

@@ -25,7 +25,7 @@ const PATIENCE: u32 = 8;
 /// Who can tell why a queue stopped and make it go on: the driver.
 pub trait QueueControl: Send + Sync {
     /// Hands the reason of the stop, if the queue is stopped, to `repair`, and resumes if that returns `true`. Does
-    /// nothing, without waiting, if the driver is busy.
+    /// nothing, without waiting, if the driver is busy: with another repair, for example.
     fn attend(&self, repair: &mut dyn FnMut(QueueFault) -> bool);
 }
 
