@@ -50,7 +50,10 @@ fn the_header_is_up_to_date() {
     }
     let committed = std::fs::read_to_string(header_path()).unwrap_or_default();
     let differs = committed.lines().zip(generated.lines()).find(|(old, new)| old != new);
-    assert!(committed == generated, "include/viommu_plugin.h is out of date, first at {differs:?}: run with VIOMMU_BLESS=1");
+    assert!(
+        committed == generated,
+        "include/viommu_plugin.h is out of date, first at {differs:?}: run with VIOMMU_BLESS=1"
+    );
 }
 
 #[test]
@@ -70,7 +73,8 @@ fn c_compiles_the_header_and_agrees_on_sizes() {
     sizes!(PluginEntry GuestMemoryCalls HardwareCalls ModelHostCalls HostIdTable ModelSetup Register Effects GuestQueue
         Rewritten Configuration EntryKey DriverInfo HostInvalidation QueueFault HostEvent Request Answer CacheStats
         Message);
-    source += "_Static_assert(ViommuStop_ORDER == 3 && ViommuClasses_ATC == 4 && ViommuABI_MAJOR == 1, \"constants\");\n";
+    source +=
+        "_Static_assert(ViommuStop_ORDER == 3 && ViommuClasses_ATC == 4 && ViommuABI_MAJOR == 1, \"constants\");\n";
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("header.c");
     std::fs::write(&file, source).expect("the source can be written");
