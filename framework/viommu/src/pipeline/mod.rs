@@ -311,7 +311,10 @@ impl Pipeline {
         {
             let _fetch = self.queue();
             match result {
-                Ok(()) => self.advance(1),
+                Ok(()) => {
+                    self.advance(1);
+                    GuestCounters::add(&self.counters.commands, 1);
+                }
                 Err(fault) => self.guest_fault(fault),
             }
             self.settle.resume();
@@ -398,7 +401,7 @@ impl Pipeline {
                 Err(TryLockError::WouldBlock) => return,
             };
             self.kicked.store(false, Ordering::SeqCst);
-            self.run(&mut fetch, u32::MAX);
+            self.run(&mut fetch, u32::MAX, true);
             drop(fetch);
             fence(Ordering::SeqCst);
         }
@@ -412,7 +415,7 @@ impl Pipeline {
         self.kicked.store(false, Ordering::SeqCst);
         let more = {
             let mut fetch = self.queue();
-            self.run(&mut fetch, COMMANDS)
+            self.run(&mut fetch, COMMANDS, false)
         };
         if more || self.kicked.load(Ordering::SeqCst) {
             self.queue_rekick();

@@ -51,8 +51,12 @@ impl Pipeline {
     pub(super) fn signal(&self, effects: &Effects) {
         for store in effects.stores.iter().take(effects.store_count as usize) {
             let bytes = &store.bytes[..(store.len as usize).min(store.bytes.len())];
-            if let Err(error) = self.memory.write_slice(bytes, GuestAddress(store.gpa)) {
-                tracing::debug!(owner = self.owner.0, %error, "store outside guest memory dropped");
+            if self.memory.write_slice(bytes, GuestAddress(store.gpa)).is_err() {
+                // A word for an address that is no memory is a message: the guest aimed it at its interrupt controller.
+                match <[u8; 4]>::try_from(bytes) {
+                    Ok(data) => self.interrupts.msi(store.gpa, u32::from_le_bytes(data)),
+                    Err(_) => tracing::debug!(owner = self.owner.0, store.gpa, "store outside guest memory dropped"),
+                }
             }
         }
         for msi in effects.msis.iter().take(effects.msi_count as usize) {

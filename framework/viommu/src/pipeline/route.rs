@@ -14,9 +14,10 @@ enum Next {
 
 impl Pipeline {
     /// Takes the guest's queue as far as it goes, at most about `budget` commands. Whether it stopped for the budget.
-    pub(super) fn run(&self, fetch: &mut Fetch, budget: u32) -> bool {
+    /// `doorbell` if the guest asked for it.
+    pub(super) fn run(&self, fetch: &mut Fetch, budget: u32, doorbell: bool) -> bool {
         let mut left = budget;
-        let mut first = true;
+        let mut first = doorbell;
         while !self.settle.is_held() {
             let Some(queue) = self.guest_queue() else { return false };
             if queue.state != QueueState::RUNNING || (queue.pending == 0 && queue.fault == GuestFault::NONE) {

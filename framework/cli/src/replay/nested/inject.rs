@@ -7,6 +7,7 @@ use crate::replay::args::Injection;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
+use viommu::backend::direct::ModelHardware;
 use viommu::backend::{Batch, Host, Owner, Position, Sink, SinkError, Words};
 use viommu_plugin::{Classes, HostIds, Rewritten};
 use viommu_plugin_host::Codec;
@@ -46,6 +47,12 @@ impl Roster {
     }
 }
 
+/// Devices that `atc-timeout` makes silent.
+pub(super) struct Silent {
+    pub(super) hardware: Arc<ModelHardware>,
+    pub(super) streams: Vec<u32>,
+}
+
 /// The sink that breaks things.
 pub(super) struct Injector {
     pub(super) inner: Arc<dyn Sink<Accepts = Host>>,
@@ -57,7 +64,10 @@ pub(super) struct Injector {
     pub(super) roster: Arc<Roster>,
     pub(super) invalidations: AtomicU64,
     pub(super) batches: AtomicU64,
-    pub(super) sent_illegal: AtomicBool,
+    /// The devices of the first machine.
+    pub(super) silent: Arc<Silent>,
+    /// What happens once has happened.
+    pub(super) done: AtomicBool,
 }
 
 impl Injector {
@@ -100,7 +110,21 @@ impl Injector {
         self.what == Injection::IllegalCommand
             && self.roster.first() == Some(owner)
             && self.batches.fetch_add(1, Ordering::Relaxed) >= ILLEGAL_AFTER
-            && !self.sent_illegal.swap(true, Ordering::Relaxed)
+            && !self.done.swap(true, Ordering::Relaxed)
+    }
+
+    /// From the first machine's first invalidation of a device cache on, its devices answer none. Not earlier: the
+    /// framework's own, when a device is attached, is not the guest's.
+    fn silence(&self, batch: &Batch<'_, Host>) {
+        let is_time = self.what == Injection::AtcTimeout
+            && batch.classes.any(Classes::ATC)
+            && self.roster.first() == Some(batch.owner)
+            && !self.done.swap(true, Ordering::Relaxed);
+        for &stream in self.silent.streams.iter().filter(|_| is_time) {
+            if let Err(error) = self.silent.hardware.atc_unresponsive(stream, true) {
+                tracing::error!(stream, %error, "the device answers all the same");
+            }
+        }
     }
 }
 
@@ -111,6 +135,7 @@ impl Sink for Injector {
         if batch.owner == Owner::HOST {
             return self.inner.submit(batch);
         }
+        self.silence(&batch);
         let mut words = Vec::with_capacity(batch.words.as_slice().len());
         if self.is_time_for_illegal(batch.owner) {
             words.extend(std::iter::repeat_n(u64::MAX, self.command_words));

@@ -18,7 +18,7 @@ use super::progress::Progress;
 use super::report::{EXPLAINED, Mode, Report, Summary};
 use super::{Job, ReplayError, registers};
 use expect::Placement;
-use inject::{Injector, Roster};
+use inject::{Injector, Roster, Silent};
 use machine::{Machine, Streams, Tally, World};
 use schedule::{Gate, drive};
 use std::collections::BTreeSet;
@@ -75,7 +75,11 @@ pub(super) fn replay(job: &Job<'_>) -> Result<Report, ReplayError> {
         let command_words = job.plugin.info().command_words;
         let all = FIRST_STREAM + streams.len() as u32 * args.vms;
         let roster = roster.clone();
-        builder = builder.wrap_sink(injecting(what, codec, command_words, all, roster)?);
+        let silent = Silent {
+            hardware: hardware.clone(),
+            streams: machine_streams(&streams, 0, None, job, &header).dma.into_values().collect(),
+        };
+        builder = builder.wrap_sink(injecting(what, codec, command_words, all, roster, silent));
     }
     let tally =
         Tally { codec, command_words: job.plugin.info().command_words, opcodes: [const { AtomicU64::new(0) }; 256] };
@@ -103,12 +107,6 @@ pub(super) fn replay(job: &Job<'_>) -> Result<Report, ReplayError> {
         roster.enter(pipeline.owner(), pipeline.tag());
         machines.push(machine);
     }
-    if args.inject == Some(Injection::AtcTimeout) {
-        for &stream in machine_streams(&streams, 0, None, job, &header).dma.values() {
-            world.hardware.atc_unresponsive(stream, true)?;
-        }
-    }
-
     let start = Instant::now();
     let (machines, switches) = run(job, &world, machines)?;
     let elapsed = start.elapsed().as_secs_f64();
@@ -131,9 +129,10 @@ fn injecting(
     command_words: usize,
     streams: u32,
     roster: Arc<Roster>,
-) -> Result<WrapSink, ReplayError> {
-    let codec = Arc::new(codec);
-    Ok(Box::new(move |inner| {
+    silent: Silent,
+) -> WrapSink {
+    let (codec, silent) = (Arc::new(codec), Arc::new(silent));
+    Box::new(move |inner| {
         Arc::new(Injector {
             inner,
             what,
@@ -143,9 +142,10 @@ fn injecting(
             roster: roster.clone(),
             invalidations: AtomicU64::new(0),
             batches: AtomicU64::new(0),
-            sent_illegal: false.into(),
+            silent: silent.clone(),
+            done: false.into(),
         })
-    }))
+    })
 }
 
 /// Every stream of the recording, in a fixed order.
@@ -242,6 +242,9 @@ fn summarise(
     summary.vms = job.args.vms;
     summary.vm_switches = switches;
     summary.translations.records = job.scan.translations;
+    // Before the machines are torn down, which needs SYNCs and flushes of its own.
+    summary.syncs.hardware = backend.ring().syncs();
+    let stats = world.hardware.stats()?;
     let mut latency = Histogram::default();
     let mut mismatches = Vec::new();
     for mut machine in machines {
@@ -275,8 +278,6 @@ fn summarise(
             summary.commands.by_opcode.insert(name, count);
         }
     }
-    summary.syncs.hardware = backend.ring().syncs();
-    let stats = world.hardware.stats()?;
     summary.tlb.hits = stats.hits;
     summary.tlb.misses = stats.misses;
     summary.tlb.evictions = stats.evictions;
