@@ -122,7 +122,7 @@ impl Driver for ArmDriver {
                 index_shift: 0,
                 wrap_bit: 1,
                 error_mask: CmdqCons::new().with_err(0x7f).into_bits(),
-                reserved: 0,
+                error_register: 0,
             },
             // VMID 0 is left to streams without stage 2.
             first_tag: 1,

@@ -586,9 +586,9 @@ struct ViommuRingGeometry {
    */
   uint32_t error_mask;
   /*
-   Register that shows a stopped queue, read while waiting; 0 if `error_mask` is enough.
+   Register that also tells of a stopped queue when it is not 0, read while waiting; 0 if `error_mask` is enough.
    */
-  uint32_t reserved;
+  uint32_t error_register;
 };
 
 /*

@@ -53,8 +53,8 @@ pub struct RingGeometry {
     /// Bits of the consumer register that, when not zero, may mean that the queue stopped:
     /// [`Driver::queue_fault`] tells.
     pub error_mask: u32,
-    /// Register that shows a stopped queue, read while waiting; 0 if `error_mask` is enough.
-    pub reserved: u32,
+    /// Register that also tells of a stopped queue when it is not 0, read while waiting; 0 if `error_mask` is enough.
+    pub error_register: u32,
 }
 
 /// What the physical IOMMU offers.

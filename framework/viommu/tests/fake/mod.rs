@@ -68,7 +68,7 @@ impl Rig {
             index_shift: 4,
             wrap_bit,
             error_mask: 0x7,
-            reserved: 0,
+            error_register: 0,
         };
         let zero = AtomicU64::default;
         let state = Mutex::default();

@@ -85,7 +85,7 @@ impl Driver for MockDriver {
             index_shift: 0,
             wrap_bit: 1,
             error_mask: 0xff << spec::ERROR_SHIFT,
-            reserved: 0,
+            error_register: 0,
         };
         let first_tag = if self.behaviour.lies("driver_info") { 256 } else { 1 };
         let page_log2 = spec::PAGE_LOG2;

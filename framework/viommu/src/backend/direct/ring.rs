@@ -223,8 +223,8 @@ impl RingSink {
             return Err(self.died("its registers read as all ones"));
         }
         let mut error = register & self.geometry.error_mask;
-        if self.geometry.reserved != 0 {
-            error |= self.hardware.mmio_read(self.geometry.reserved.into(), 4) as u32;
+        if self.geometry.error_register != 0 {
+            error |= self.hardware.mmio_read(self.geometry.error_register.into(), 4) as u32;
         }
         let after = self.forward(before, register >> self.geometry.index_shift);
         if after == before {
