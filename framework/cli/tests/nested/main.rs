@@ -1,0 +1,8 @@
+//! `viommu replay` through the framework, from outside: every recorded guest, in every way a host may run it, and
+//! broken on purpose.
+
+mod injections;
+mod machines;
+mod metrics;
+mod run;
+mod traces;
