@@ -35,12 +35,17 @@ use viommu_plugin::{Actions, Configuration, Effects, EntryKey, GuestFault, Looku
 use viommu_plugin_host::{Codec, Frontend, PluginInfo};
 use vm_memory::GuestMemoryMmap;
 
-/// Interrupts of a guest's IOMMU, as the VMM delivers them.
+/// Interrupts of a guest's IOMMU, as the VMM delivers them. Called on any thread.
 pub trait Interrupts: Send + Sync + 'static {
     /// A message-signalled interrupt: `data` written to guest physical `address`.
     fn msi(&self, address: u64, data: u32);
     /// A pulse on a wired line (the vendor's number; Arm: 0 EVTQ, 1 PRIQ, 2 CMD_SYNC, 3 GERROR).
     fn line(&self, line: u32);
+    /// Only without a frontend, where the guest's event queue is the VMM's: a device faulted that the guest knows as
+    /// `virt_id`. In `record` the field that names the device is zero.
+    fn event(&self, _virt_id: u32, _record: &[u64]) {}
+    /// Only without a frontend: event records were lost.
+    fn event_lost(&self) {}
 }
 
 /// Delivers no interrupt: for guests that poll, and for replay.
@@ -329,22 +334,22 @@ impl Pipeline {
         self.settle.answered();
     }
 
-    /// Puts an event record of `virt_id`'s device into the guest's event queue.
+    /// Puts an event record of `virt_id`'s device into the guest's event queue. Without a frontend that queue is the VMM's.
     pub fn deliver_event(&self, virt_id: u32, record: &[u64]) {
-        let Ok(mut registers) = self.registers() else { return };
-        let effects = registers.event(virt_id, record);
-        drop(registers);
         GuestCounters::add(&self.counters.events, 1);
         self.metrics.events.increment(1);
+        let Ok(mut registers) = self.registers() else { return self.interrupts.event(virt_id, record) };
+        let effects = registers.event(virt_id, record);
+        drop(registers);
         self.signal_result(effects);
     }
 
     /// Shows the guest that events were lost.
     pub fn event_lost(&self) {
-        let Ok(mut registers) = self.registers() else { return };
+        self.metrics.events_lost.increment(1);
+        let Ok(mut registers) = self.registers() else { return self.interrupts.event_lost() };
         let effects = registers.event_lost();
         drop(registers);
-        self.metrics.events_lost.increment(1);
         self.signal_result(effects);
     }
 
