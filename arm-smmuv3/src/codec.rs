@@ -30,6 +30,22 @@ impl ArmCodec {
         Ok(Self { allowed: Allowed::new(&features), features })
     }
 
+    /// Rewrites the TLBI_NH_VAs that `commands` begins with, as far as they are legal and fit; how many. The rest, and
+    /// whatever is wrong with it, is [`ArmCodec::step`]'s.
+    #[inline(always)]
+    fn run_of_nh_va(&self, commands: &[[u64; 2]], vmid: u64, slots: &mut std::slice::IterMut<'_, [u64; 2]>) -> usize {
+        let (allowed, mask) = (&self.allowed, self.allowed.nh_va);
+        let legal = |&&[w0, w1]: &&[u64; 2]| Opcode::of(w0) == Opcode::TLBI_NH_VA && allowed.range(&mask, w0, w1);
+        let mut count = 0;
+        // The slot is asked for last: one that is taken is filled.
+        for &[w0, w1] in commands.iter().take_while(legal) {
+            let Some(slot) = slots.next() else { break };
+            *slot = [w0 & !allowed::VMID | vmid, w1];
+            count += 1;
+        }
+        count
+    }
+
     /// What becomes of one command.
     #[inline(always)]
     fn step(&self, [w0, w1]: [u64; 2], vmid: u64, ids: &HostIds<'_>) -> Step {
@@ -133,8 +149,12 @@ impl Codec for ArmCodec {
         let mut slots = out.as_chunks_mut::<2>().0.iter_mut();
         let room = slots.len();
         let mut done = Rewritten::default();
+        let mut commands = guest.as_chunks::<2>().0;
         // A TLB invalidation, which nearly every command is, counts nothing: the sums are taken at the end.
-        for &command in guest.as_chunks::<2>().0 {
+        loop {
+            commands = &commands[self.run_of_nh_va(commands, vmid, &mut slots)..];
+            let Some((&command, later)) = commands.split_first() else { break };
+            commands = later;
             let fits = match self.step(command, vmid, &ids) {
                 Step::Tlb(words) => put(&mut slots, words),
                 Step::Config(words) => {

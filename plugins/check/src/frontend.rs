@@ -84,10 +84,10 @@ pub(crate) fn random_mmio_survives(plugin: &Plugin, samples: &Samples) -> Checke
         frontend.mode()?;
         let queue = frontend.queue()?;
         match random.below(16) {
-            0 => drop(frontend.event(random.word() as u32, &record)?),
-            1 => drop(frontend.event_lost()?),
-            2 => drop(frontend.fault(GuestFault(random.below(9) as u32))?),
-            3 if queue.pending > 0 => drop(frontend.sync_done(&commands[random.below(commands.len())])?),
+            0 => _ = frontend.event(random.word() as u32, &record)?,
+            1 => _ = frontend.event_lost()?,
+            2 => _ = frontend.fault(GuestFault(random.below(9) as u32))?,
+            3 if queue.pending > 0 => _ = frontend.sync_done(&commands[random.below(commands.len())])?,
             4 => frontend.advance(random.below(queue.pending as usize + 1) as u32)?,
             5 => {
                 let memory = Memory(Some(random.word()));

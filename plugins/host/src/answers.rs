@@ -66,17 +66,18 @@ pub(crate) fn entry_key(mut key: EntryKey) -> Checked<EntryKey> {
     check(canonical, key, "words in a key that does not translate")
 }
 
-pub(crate) fn effects(effects: Effects) -> Checked<Effects> {
+#[inline]
+pub(crate) fn effects(effects: &Effects) -> Checked<()> {
     check(effects.store_count as usize <= effects.stores.len(), (), "more stores than there is room")?;
     check(effects.msi_count as usize <= effects.msis.len(), (), "more messages than there is room")?;
     let stores = &effects.stores[..effects.store_count as usize];
     let fit = stores.iter().all(|store| store.len as usize <= store.bytes.len());
-    check(fit, effects, "a store longer than its bytes")
+    check(fit, (), "a store longer than its bytes")
 }
 
 /// A command queue of a vendor whose commands have at most `command_words`.
 #[inline]
-pub(crate) fn queue(mut queue: GuestQueue, command_words: usize) -> Checked<GuestQueue> {
+pub(crate) fn queue(queue: &mut GuestQueue, command_words: usize) -> Checked<()> {
     if !matches!(queue.state, QueueState::DISABLED | QueueState::RUNNING) {
         queue.state = QueueState::STOPPED;
     }
@@ -85,7 +86,7 @@ pub(crate) fn queue(mut queue: GuestQueue, command_words: usize) -> Checked<Gues
         check(words, (), "commands of impossible length")?;
         check(queue.capacity == 0 || queue.head < queue.capacity, (), "the queue's head is outside it")?;
     }
-    check(queue.pending <= queue.capacity, queue, "more commands pending than the queue holds")
+    check(queue.pending <= queue.capacity, (), "more commands pending than the queue holds")
 }
 
 pub(crate) fn mode(mode: Mode) -> Mode {

@@ -16,11 +16,13 @@ use viommu_plugin::{Effects, GuestFault, GuestMemory, GuestQueue, Lookup, Messag
 #[derive(Debug)]
 pub struct Frontend {
     instance: Instance,
+    /// Where the plugin writes what it asks for: lent for each call, so that a register write copies nothing.
+    effects: Box<Effects>,
 }
 
 impl Frontend {
     pub(crate) fn new(instance: Instance) -> Self {
-        Self { instance }
+        Self { instance, effects: Box::default() }
     }
 
     /// See [`viommu_plugin::Frontend::read`].
@@ -37,10 +39,9 @@ impl Frontend {
     ///
     /// # Errors
     /// See [`Frontend`].
-    pub fn write(&mut self, offset: u64, size: u32, value: u64) -> Result<Effects, CallError> {
-        let mut effects = Effects::default();
-        call!(self.instance.frontend_write(offset, size, value, &mut effects))?;
-        answers::effects(effects).map_err(|what| OutOfRange { slot: "frontend_write", what })
+    pub fn write(&mut self, offset: u64, size: u32, value: u64) -> Result<&Effects, CallError> {
+        call!(self.instance.frontend_write(offset, size, value, &raw mut *self.effects))?;
+        self.asked("frontend_write")
     }
 
     /// See [`viommu_plugin::Frontend::queue`].
@@ -49,7 +50,17 @@ impl Frontend {
     /// See [`Frontend`].
     pub fn queue(&self) -> Result<GuestQueue, CallError> {
         let mut queue = GuestQueue::default();
-        call!(self.instance.frontend_queue(&mut queue))?;
+        self.queue_into(&mut queue)?;
+        Ok(queue)
+    }
+
+    /// As [`Frontend::queue`], in place: a doorbell asks twice, and copies of something just written are slow.
+    ///
+    /// # Errors
+    /// See [`Frontend`]. What is in `queue` then means nothing.
+    #[inline]
+    pub fn queue_into(&self, queue: &mut GuestQueue) -> Result<(), CallError> {
+        call!(self.instance.frontend_queue(&raw mut *queue))?;
         let command_words = self.instance.table().info.command_words;
         answers::queue(queue, command_words).map_err(|what| OutOfRange { slot: "frontend_queue", what })
     }
@@ -67,40 +78,42 @@ impl Frontend {
     ///
     /// # Errors
     /// See [`Frontend`].
-    pub fn fault(&mut self, fault: GuestFault) -> Result<Effects, CallError> {
-        let mut effects = Effects::default();
-        call!(self.instance.frontend_fault(fault, &mut effects))?;
-        answers::effects(effects).map_err(|what| OutOfRange { slot: "frontend_fault", what })
+    pub fn fault(&mut self, fault: GuestFault) -> Result<&Effects, CallError> {
+        call!(self.instance.frontend_fault(fault, &raw mut *self.effects))?;
+        self.asked("frontend_fault")
     }
 
     /// See [`viommu_plugin::Frontend::sync_done`].
     ///
     /// # Errors
     /// See [`Frontend`].
-    pub fn sync_done(&mut self, command: &[u64]) -> Result<Effects, CallError> {
-        let mut effects = Effects::default();
-        call!(self.instance.frontend_sync_done(command.as_ptr(), command.len(), &mut effects))?;
-        answers::effects(effects).map_err(|what| OutOfRange { slot: "frontend_sync_done", what })
+    pub fn sync_done(&mut self, command: &[u64]) -> Result<&Effects, CallError> {
+        call!(self.instance.frontend_sync_done(command.as_ptr(), command.len(), &raw mut *self.effects))?;
+        self.asked("frontend_sync_done")
     }
 
     /// See [`viommu_plugin::Frontend::event`].
     ///
     /// # Errors
     /// See [`Frontend`].
-    pub fn event(&mut self, virt_id: u32, record: &[u64]) -> Result<Effects, CallError> {
-        let mut effects = Effects::default();
-        call!(self.instance.frontend_event(virt_id, record.as_ptr(), record.len(), &mut effects))?;
-        answers::effects(effects).map_err(|what| OutOfRange { slot: "frontend_event", what })
+    pub fn event(&mut self, virt_id: u32, record: &[u64]) -> Result<&Effects, CallError> {
+        call!(self.instance.frontend_event(virt_id, record.as_ptr(), record.len(), &raw mut *self.effects))?;
+        self.asked("frontend_event")
     }
 
     /// See [`viommu_plugin::Frontend::event_lost`].
     ///
     /// # Errors
     /// See [`Frontend`].
-    pub fn event_lost(&mut self) -> Result<Effects, CallError> {
-        let mut effects = Effects::default();
-        call!(self.instance.frontend_event_lost(&mut effects))?;
-        answers::effects(effects).map_err(|what| OutOfRange { slot: "frontend_event_lost", what })
+    pub fn event_lost(&mut self) -> Result<&Effects, CallError> {
+        call!(self.instance.frontend_event_lost(&raw mut *self.effects))?;
+        self.asked("frontend_event_lost")
+    }
+
+    /// What the last call asked for, if that can be.
+    fn asked(&self, slot: &'static str) -> Result<&Effects, CallError> {
+        answers::effects(&self.effects).map_err(|what| OutOfRange { slot, what })?;
+        Ok(&self.effects)
     }
 
     /// See [`viommu_plugin::Frontend::mode`]. A mode this host does not know is [`Mode::ABORT`].

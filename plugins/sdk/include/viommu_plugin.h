@@ -143,8 +143,9 @@ struct ViommuGuestStore {
   /*
    The bytes.
    */
-  uint8_t bytes[64];
+  uint8_t bytes[32];
 };
+
 
 /*
  A message-signalled interrupt of the guest's IOMMU.
@@ -187,7 +188,7 @@ struct ViommuEffects {
   /*
    Stores into guest memory.
    */
-  struct ViommuGuestStore stores[2];
+  struct ViommuGuestStore stores[1];
   /*
    Messages to send.
    */

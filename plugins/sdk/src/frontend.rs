@@ -51,12 +51,18 @@ pub struct GuestStore {
     /// Keeps the layout free of padding; zero.
     pub reserved: u32,
     /// The bytes.
-    pub bytes: [u8; 64],
+    pub bytes: [u8; 32],
+}
+
+impl GuestStore {
+    /// Bytes one store holds at most: an event record of any vendor. Small, because a frontend answers every register
+    /// write with it.
+    pub const ROOM: usize = size_of::<Self>() - 16;
 }
 
 impl Default for GuestStore {
     fn default() -> Self {
-        Self { gpa: 0, len: 0, reserved: 0, bytes: [0; 64] }
+        Self { gpa: 0, len: 0, reserved: 0, bytes: [0; Self::ROOM] }
     }
 }
 
@@ -73,7 +79,7 @@ pub struct Effects {
     /// How many of `msis` are used.
     pub msi_count: u32,
     /// Stores into guest memory.
-    pub stores: [GuestStore; 2],
+    pub stores: [GuestStore; 1],
     /// Messages to send.
     pub msis: [Msi; 2],
 }
@@ -82,7 +88,7 @@ impl Effects {
     /// Adds a store; what does not fit is not stored, and `false` says so.
     pub fn store(&mut self, gpa: u64, bytes: &[u8]) -> bool {
         let slot = self.store_count as usize;
-        if slot >= self.stores.len() || bytes.len() > 64 {
+        if slot >= self.stores.len() || bytes.len() > GuestStore::ROOM {
             return false;
         }
         self.stores[slot].gpa = gpa;

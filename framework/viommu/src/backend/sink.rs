@@ -100,4 +100,10 @@ pub trait Sink: Send + Sync + 'static {
     /// # Errors
     /// If a command of `owner` made the hardware stop (others' troubles are theirs), or time ran out.
     fn wait(&self, owner: Owner, position: Position) -> Result<(), SinkError>;
+
+    /// Whether [`Sink::wait`] for this position would return at once. A hint, asked once before a wait.
+    fn is_done(&self, position: Position) -> bool {
+        let _ = position;
+        false
+    }
 }

@@ -1,8 +1,10 @@
 //! Step 1: command words out of the guest's memory.
 
+use super::id_map::Snapshot;
 use crate::backend::{Guest, Words};
 use viommu_plugin::{Classes, GuestFault, GuestQueue};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use zerocopy::IntoBytes;
 
 /// Commands taken from the guest at once.
 pub(super) const BATCH: usize = 64;
@@ -17,6 +19,12 @@ pub(super) struct Fetch {
     pub(super) host: Box<[u64]>,
     /// Classes on the hardware queue without a SYNC behind them.
     pub(super) before: Classes,
+    /// The guest's IDs as last seen.
+    pub(super) ids: Snapshot,
+    /// Where the guest's queue is, if `seen`; only true as long as nobody moved its head.
+    pub(super) queue: GuestQueue,
+    /// Whether `queue` is fresh. Taken by whoever acts on it.
+    pub(super) seen: bool,
 }
 
 impl Fetch {
@@ -27,21 +35,29 @@ impl Fetch {
             guest: vec![0; words].into_boxed_slice(),
             host: vec![0; words].into_boxed_slice(),
             before: Classes::NONE,
+            ids: Snapshot::default(),
+            queue: GuestQueue::default(),
+            seen: false,
         }
     }
 
-    /// Copies the next commands of `queue`: at most [`BATCH`], and not past the end of the ring. How many.
-    pub(super) fn fill(&mut self, memory: &GuestMemoryMmap, queue: &GuestQueue) -> Result<usize, GuestFault> {
+    /// Copies the next commands of the queue as seen: at most [`BATCH`], and not past the end of the ring. How many.
+    pub(super) fn fill(&mut self, memory: &GuestMemoryMmap) -> Result<usize, GuestFault> {
+        let queue = &self.queue;
         let command_words = queue.command_words as usize;
-        if queue.fault != GuestFault::NONE || command_words == 0 || command_words > self.command_words {
-            return Err(if queue.fault == GuestFault::NONE { GuestFault::QUEUE_CONFIG } else { queue.fault });
+        if queue.fault != GuestFault::NONE {
+            return Err(queue.fault);
+        }
+        if command_words != self.command_words {
+            return Err(GuestFault::QUEUE_CONFIG);
         }
         let to_end = queue.capacity.saturating_sub(queue.head);
         let commands = (queue.pending.min(to_end) as usize).min(BATCH);
         let bytes = 8 * command_words as u64;
         let start = queue.base.checked_add(u64::from(queue.head) * bytes).ok_or(GuestFault::FETCH_ABORT)?;
         let words = &mut self.guest[..commands * command_words];
-        read_words(memory, start, words).ok_or(GuestFault::FETCH_ABORT)?;
+        memory.read_slice(words.as_mut_bytes(), GuestAddress(start)).map_err(|_| GuestFault::FETCH_ABORT)?;
+        words.iter_mut().for_each(|word| *word = u64::from_le(*word));
         Ok(commands)
     }
 
@@ -50,24 +66,9 @@ impl Fetch {
         Words::of(&self.guest[from * self.command_words..to * self.command_words])
     }
 
-    /// The same, with the room for host words, for a rewrite.
-    pub(super) fn halves(&mut self, from: usize, to: usize) -> (Words<'_, Guest>, &mut [u64]) {
+    /// What a rewrite works on: guest words `from..to`, room for host words, the IDs as last seen.
+    pub(super) fn parts(&mut self, from: usize, to: usize) -> (Words<'_, Guest>, &mut [u64], &mut Snapshot) {
         let guest = Words::of(&self.guest[from * self.command_words..to * self.command_words]);
-        (guest, &mut self.host)
+        (guest, &mut self.host, &mut self.ids)
     }
-}
-
-/// Little-endian words from guest memory. `None` if any byte is outside it.
-fn read_words(memory: &GuestMemoryMmap, start: u64, words: &mut [u64]) -> Option<()> {
-    let mut chunk = [0u8; 8 * BATCH];
-    let mut address = start;
-    for run in words.chunks_mut(BATCH) {
-        let bytes = &mut chunk[..8 * run.len()];
-        memory.read_slice(bytes, GuestAddress(address)).ok()?;
-        for (word, bytes) in run.iter_mut().zip(bytes.as_chunks::<8>().0) {
-            *word = u64::from_le_bytes(*bytes);
-        }
-        address = address.checked_add(8 * run.len() as u64)?;
-    }
-    Some(())
 }

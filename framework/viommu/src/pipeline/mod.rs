@@ -156,6 +156,25 @@ impl GuestCounters {
     fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
     }
+
+    /// For counters that only change under the queue's lock: `_fetch` shows that the caller has it.
+    fn add_alone(counter: &AtomicU64, n: u64, _fetch: &Fetch) {
+        counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+    }
+}
+
+/// What a register write asks for, taken out of the frontend's answer before its lock is given back.
+struct Asked {
+    actions: Actions,
+    /// Stores and interrupts, if there are any.
+    outside: Option<Effects>,
+}
+
+impl Asked {
+    fn of(effects: &Effects) -> Self {
+        let any = effects.store_count > 0 || effects.msi_count > 0 || effects.lines != 0;
+        Self { actions: effects.actions, outside: any.then_some(*effects) }
+    }
 }
 
 /// The data path of one vIOMMU.
@@ -227,12 +246,38 @@ impl Pipeline {
     /// # Errors
     /// If there is no frontend, the plugin failed, or the devices were not switched in time.
     pub fn mmio_write(self: &Arc<Self>, offset: u64, size: u32, value: u64) -> Result<(), Cause> {
-        let effects = {
+        let mut turn = self.try_queue();
+        let asked = {
             let mut registers = self.registers()?;
-            registers.write(offset, size, value)
+            let asked = registers.write(offset, size, value).map(Asked::of);
+            // One lock for the doorbell and for where the queue is now, if it is this thread's turn to look.
+            if let (Some(fetch), Ok(asked)) = (&mut turn, &asked)
+                && asked.actions.any(Actions::KICK)
+            {
+                fetch.seen = registers.queue_into(&mut fetch.queue).is_ok();
+            }
+            asked
         };
-        let effects = effects.inspect_err(|_| self.give_up(GuestFault::HOST_ERROR))?;
-        self.apply(&effects)
+        let asked = asked.inspect_err(|_| self.give_up(GuestFault::HOST_ERROR))?;
+        if let Some(effects) = &asked.outside {
+            self.signal(effects);
+        }
+        if asked.actions.any(Actions::RECONFIGURE) {
+            // The control plane may need the queue to answer.
+            self.leave(turn.take());
+            self.request_and_wait(ConfigRequest::Mode)?;
+        }
+        match turn {
+            Some(mut fetch) => {
+                if asked.actions.any(Actions::KICK) {
+                    self.run(&mut fetch, u32::MAX, true);
+                }
+                self.leave(Some(fetch));
+            }
+            None if asked.actions.any(Actions::KICK) => self.kick(),
+            None => {}
+        }
+        Ok(())
     }
 
     /// Machine reset: registers and queue indexes as after power-on, every device as the reset mode says.
@@ -248,12 +293,13 @@ impl Pipeline {
             self.settle.resume();
             // What is on the ring without a SYNC stays the reset's affair: the control plane flushes the tag.
             fetch.before = viommu_plugin::Classes::NONE;
+            fetch.seen = false;
         }
         self.request_and_wait(ConfigRequest::Reset)
     }
 
     /// Waits until the queue is idle or stopped and no configuration change is outstanding; `false` if `limit` ran out.
-    pub fn wait_settled(&self, limit: Duration) -> bool {
+    pub fn wait_settled(self: &Arc<Self>, limit: Duration) -> bool {
         self.settle.wait(limit, || self.idle())
     }
 
@@ -314,17 +360,17 @@ impl Pipeline {
     /// shard's thread.
     pub fn configuration_done(self: &Arc<Self>, result: Result<(), GuestFault>) {
         {
-            let _fetch = self.queue();
+            let mut fetch = self.queue();
+            fetch.seen = false;
             match result {
                 Ok(()) => {
                     self.advance(1);
-                    GuestCounters::add(&self.counters.commands, 1);
+                    GuestCounters::add_alone(&self.counters.commands, 1, &fetch);
                 }
                 Err(fault) => self.guest_fault(fault),
             }
             self.settle.resume();
         }
-        self.kicked.store(true, Ordering::SeqCst);
         self.queue_rekick();
         self.settle.notify();
     }
@@ -339,7 +385,7 @@ impl Pipeline {
         GuestCounters::add(&self.counters.events, 1);
         self.metrics.events.increment(1);
         let Ok(mut registers) = self.registers() else { return self.interrupts.event(virt_id, record) };
-        let effects = registers.event(virt_id, record);
+        let effects = registers.event(virt_id, record).copied();
         drop(registers);
         self.signal_result(effects);
     }
@@ -348,7 +394,7 @@ impl Pipeline {
     pub fn event_lost(&self) {
         self.metrics.events_lost.increment(1);
         let Ok(mut registers) = self.registers() else { return self.interrupts.event_lost() };
-        let effects = registers.event_lost();
+        let effects = registers.event_lost().copied();
         drop(registers);
         self.signal_result(effects);
     }
@@ -396,31 +442,52 @@ impl Pipeline {
         lock(&self.queue)
     }
 
-    /// Takes the queue as far as it goes, unless another thread is at it: that one looks again before it leaves.
+    /// The queue, if no other thread is at it.
+    fn try_queue(&self) -> Option<MutexGuard<'_, Fetch>> {
+        match self.queue.try_lock() {
+            Ok(fetch) => Some(fetch),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Takes the queue as far as it goes, unless another thread is at it: that one looks again when it leaves.
     fn kick(self: &Arc<Self>) {
         self.kicked.store(true, Ordering::SeqCst);
-        while self.kicked.load(Ordering::SeqCst) {
-            let mut fetch = match self.queue.try_lock() {
-                Ok(fetch) => fetch,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => return,
-            };
-            self.kicked.store(false, Ordering::SeqCst);
-            self.run(&mut fetch, u32::MAX, true);
+        fence(Ordering::SeqCst);
+        while let Some(mut fetch) = self.try_queue() {
+            if self.kicked.swap(false, Ordering::SeqCst) {
+                self.run(&mut fetch, u32::MAX, true);
+            }
             drop(fetch);
             fence(Ordering::SeqCst);
+            if !self.kicked.load(Ordering::SeqCst) {
+                break;
+            }
         }
         self.settle.notify();
+    }
+
+    /// Gives the queue back, and looks after those who came in vain meanwhile.
+    fn leave(self: &Arc<Self>, turn: Option<MutexGuard<'_, Fetch>>) {
+        if turn.is_some() {
+            drop(turn);
+            fence(Ordering::SeqCst);
+            if self.kicked.load(Ordering::SeqCst) {
+                self.kick();
+            }
+            self.settle.notify();
+        }
     }
 
     /// [`Pipeline::kick`] on the shard's thread: bounded, so that no guest keeps the others' thread.
     fn kick_bounded(self: &Arc<Self>) {
         const COMMANDS: u32 = 4096;
         self.rekick_queued.store(false, Ordering::SeqCst);
-        self.kicked.store(false, Ordering::SeqCst);
+        let doorbell = self.kicked.swap(false, Ordering::SeqCst);
         let more = {
             let mut fetch = self.queue();
-            self.run(&mut fetch, COMMANDS, false)
+            self.run(&mut fetch, COMMANDS, doorbell)
         };
         if more || self.kicked.load(Ordering::SeqCst) {
             self.queue_rekick();
@@ -434,28 +501,19 @@ impl Pipeline {
         }
     }
 
-    fn idle(&self) -> bool {
+    fn idle(self: &Arc<Self>) -> bool {
         if self.settle.is_quarantined() {
             return true;
         }
-        if self.settle.is_busy() || self.kicked.load(Ordering::SeqCst) || self.queue.try_lock().is_err() {
+        if self.settle.is_busy() || self.kicked.load(Ordering::SeqCst) {
             return false;
         }
+        let Some(turn) = self.try_queue() else { return false };
+        self.leave(Some(turn));
         match self.registers().map(|registers| registers.queue()) {
             Ok(Ok(queue)) => queue.state != QueueState::RUNNING || (queue.pending == 0 && queue.fault == GuestFault::NONE),
             _ => true,
         }
-    }
-
-    fn apply(self: &Arc<Self>, effects: &Effects) -> Result<(), Cause> {
-        self.signal(effects);
-        if effects.actions.any(Actions::RECONFIGURE) {
-            self.request_and_wait(ConfigRequest::Mode)?;
-        }
-        if effects.actions.any(Actions::KICK) {
-            self.kick();
-        }
-        Ok(())
     }
 
     fn request_and_wait(&self, request: ConfigRequest) -> Result<(), Cause> {

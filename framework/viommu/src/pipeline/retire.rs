@@ -1,6 +1,7 @@
 //! Step 6: what the guest sees when commands are done: CONS, completion signals, errors.
 
-use super::{GuestCounters, Pipeline};
+use super::guest_queue::Fetch;
+use super::{Asked, GuestCounters, Pipeline};
 use viommu_plugin::{Effects, GuestFault};
 use viommu_plugin_host::CallError;
 use vm_memory::{Bytes, GuestAddress};
@@ -18,15 +19,22 @@ impl Pipeline {
         }
     }
 
-    /// The hardware finished everything before this SYNC: CONS moves past it and its signal goes out.
-    pub(super) fn sync_done(&self, command: &[u64]) {
+    /// The hardware finished everything before this SYNC: CONS moves past it (and past the `before` commands before it,
+    /// if it has not yet), and its signal goes out.
+    pub(super) fn sync_done(&self, before: u32, at: usize, fetch: &mut Fetch) {
         let Ok(mut registers) = self.registers() else { return };
-        let effects = registers.sync_done(command);
+        let moved = if before > 0 { registers.advance(before) } else { Ok(()) };
+        let command = fetch.guest_words(at, at + 1);
+        let asked = moved.and_then(|()| registers.sync_done(command.as_slice()).map(Asked::of));
+        fetch.seen = registers.queue_into(&mut fetch.queue).is_ok();
         drop(registers);
-        GuestCounters::add(&self.counters.syncs, 1);
-        GuestCounters::add(&self.counters.commands, 1);
+        GuestCounters::add_alone(&self.counters.syncs, 1, fetch);
+        GuestCounters::add_alone(&self.counters.commands, 1, fetch);
         self.metrics.syncs.increment(1);
-        self.signal_result(effects);
+        match asked {
+            Ok(asked) => asked.outside.iter().for_each(|effects| self.signal(effects)),
+            Err(error) => self.frontend_failed(&error),
+        }
     }
 
     /// The command at CONS failed: the guest sees what hardware shows, and its queue stops.
@@ -35,7 +43,7 @@ impl Pipeline {
         GuestCounters::add(&self.counters.faults[slot], 1);
         self.metrics.fault(fault);
         let Ok(mut registers) = self.registers() else { return };
-        let effects = registers.fault(fault);
+        let effects = registers.fault(fault).copied();
         drop(registers);
         self.signal_result(effects);
     }

@@ -168,6 +168,11 @@ impl Shard {
         self.sink.wait(owner, position)
     }
 
+    /// Whether [`Shard::wait`] would return at once.
+    pub fn is_done(&self, position: Position) -> bool {
+        self.sink.is_done(position)
+    }
+
     /// Has the shard's thread take up `pipeline`'s queue again.
     pub(super) fn rekick(&self, pipeline: &Arc<Pipeline>) {
         // The receiver lives as long as the shard: this cannot fail. One job a pipeline at a time bounds the channel.

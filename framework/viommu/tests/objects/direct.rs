@@ -11,18 +11,18 @@ use viommu::plugin::{Answer, ModelConfig, Request, Status};
 use viommu::vm_memory::{GuestAddress, GuestMemoryBackend};
 use viommu_plugin_host::Plugin;
 
-struct Machine {
-    physical: Arc<PhysicalMemory>,
-    model: Arc<ModelHardware>,
+pub(crate) struct Machine {
+    pub(crate) physical: Arc<PhysicalMemory>,
+    pub(crate) model: Arc<ModelHardware>,
     backend: Arc<Direct>,
-    host: Host,
+    pub(crate) host: Host,
 }
 
-fn machine(options: DirectOptions) -> Machine {
+pub(crate) fn machine(options: DirectOptions) -> Machine {
     let plugin = Plugin::linked::<ArmSmmuv3>();
     let physical = PhysicalMemory::new();
     physical.add_dma(0x1_0000_0000, 1 << 30).unwrap();
-    let config = ModelConfig::default();
+    let config = ModelConfig { atc: true, ..ModelConfig::default() };
     let model = ModelHardware::new(&plugin, physical.clone(), config, ModelMode::Inline).unwrap();
     let backend = Direct::new(&plugin, model.clone(), options).unwrap();
     let host = AsyncHost::builder().backend(backend.clone()).plugin(plugin).build().unwrap().into();
@@ -30,7 +30,7 @@ fn machine(options: DirectOptions) -> Machine {
 }
 
 impl Machine {
-    fn dma(&self, stream: u32, iova: u64) -> Answer {
+    pub(crate) fn dma(&self, stream: u32, iova: u64) -> Answer {
         let mut answers = [Answer::default()];
         let request = Request { stream, pasid: u32::MAX, iova, access: 1, flags: 0 };
         assert_eq!(self.model.translate(&[request], &mut answers).unwrap(), 1);

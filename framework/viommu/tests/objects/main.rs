@@ -4,6 +4,7 @@
 mod direct;
 mod guest;
 mod lifetimes;
+mod own_frontend;
 mod proposal;
 mod recorder;
 mod supervision;

@@ -161,4 +161,8 @@ impl Sink for Injector {
         }
         self.inner.wait(owner, position)
     }
+
+    fn is_done(&self, position: Position) -> bool {
+        self.inner.is_done(position)
+    }
 }

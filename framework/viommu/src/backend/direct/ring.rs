@@ -55,7 +55,7 @@ pub struct RingSink {
 struct Producer {
     /// Commands ever put.
     head: u64,
-    /// Whose the commands are: one entry a batch, oldest first; what the hardware consumed is forgotten.
+    /// Whose the commands are: one entry for each change of owner, oldest first; what the hardware consumed is forgotten.
     runs: VecDeque<Run>,
     /// The driver has the ring for itself: others wait.
     exclusive: bool,
@@ -181,7 +181,10 @@ impl RingSink {
             self.syncs.store(self.syncs.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
         producer.head = end;
-        producer.runs.push_back(Run { end, owner });
+        match producer.runs.back_mut() {
+            Some(run) if run.owner == owner => run.end = end,
+            _ => producer.runs.push_back(Run { end, owner }),
+        }
         self.head.store(end, Ordering::Release);
         // The commands are in memory before the index that shows them; a real `Hardware` adds what its bus needs.
         fence(Ordering::Release);
@@ -358,6 +361,11 @@ impl Sink for RingSink {
             self.reach(position.0, true)?;
         }
         self.troubles.check(owner, position.0)
+    }
+
+    fn is_done(&self, position: Position) -> bool {
+        let passed = |consumed| consumed >= position.0;
+        passed(self.consumed.load(Ordering::Acquire)) || self.poll().is_ok_and(|seen| passed(seen.consumed))
     }
 }
 
