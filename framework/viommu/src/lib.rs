@@ -12,8 +12,8 @@
 //! module an iommufd object, async, or without async in [`blocking`]. Data is [`pipeline`], which runs on the thread that
 //! trapped the guest.
 //!
-//! A guest on a software SMMUv3: it changes a mapping of its device's, sends an invalidation and a SYNC, rings its
-//! doorbell, and sees CONS behind them when the hardware has forgotten the old mapping.
+//! A guest on a software SMMUv3 puts an invalidation and a SYNC in its queue and rings its doorbell. It sees CONS behind
+//! them when the hardware has finished both.
 //!
 //! ```
 //! use std::sync::Arc;
