@@ -3,10 +3,10 @@
 use super::guest_queue::{BATCH, Fetch};
 use super::{ConfigRequest, GuestCounters, Invalidated, Pipeline};
 use crate::Cause;
-use crate::backend::{Batch, Position, SinkError, Words};
-use viommu_plugin::{Classes, GuestFault, GuestQueue, QueueState, Rewritten, Stop};
+use crate::backend::{Batch, Guest, Position, SinkError, Words};
+use viommu_plugin::{Classes, GuestFault, QueueState, Rewritten, Stop};
 
-/// What a run does after one command was dealt with.
+/// What a run does after one fetch was dealt with.
 enum Next {
     Continue,
     Leave,
@@ -19,18 +19,21 @@ impl Pipeline {
         let mut left = budget;
         let mut first = doorbell;
         while !self.settle.is_held() {
-            let Some(queue) = self.guest_queue() else { return false };
+            if !std::mem::take(&mut fetch.seen) && !self.look(fetch) {
+                return false;
+            }
+            let queue = &fetch.queue;
             if queue.state != QueueState::RUNNING || (queue.pending == 0 && queue.fault == GuestFault::NONE) {
                 return false;
             }
             if std::mem::take(&mut first) {
-                GuestCounters::add(&self.counters.doorbells, 1);
+                GuestCounters::add_alone(&self.counters.doorbells, 1, fetch);
                 self.metrics.doorbells.increment(1);
             }
             if left == 0 {
                 return true;
             }
-            let fetched = match fetch.fill(&self.memory, &queue) {
+            let fetched = match fetch.fill(&self.memory) {
                 Ok(commands) => commands,
                 Err(fault) => {
                     self.guest_fault(fault);
@@ -45,15 +48,16 @@ impl Pipeline {
         false
     }
 
-    fn guest_queue(&self) -> Option<GuestQueue> {
-        match self.registers().ok()?.queue() {
-            Ok(queue) => Some(queue),
-            Err(error) => {
-                tracing::error!(owner = self.owner.0, %error, "frontend failed: guest out of service");
-                self.give_up(GuestFault::HOST_ERROR);
-                None
-            }
+    /// Sees where the guest's queue is; `false` if there is no telling.
+    fn look(&self, fetch: &mut Fetch) -> bool {
+        let Ok(registers) = self.registers() else { return false };
+        let seen = registers.queue_into(&mut fetch.queue);
+        drop(registers);
+        if let Err(error) = &seen {
+            tracing::error!(owner = self.owner.0, %error, "frontend failed: guest out of service");
+            self.give_up(GuestFault::HOST_ERROR);
         }
+        seen.is_ok()
     }
 
     /// The commands of one fetch.
@@ -72,23 +76,34 @@ impl Pipeline {
                 Ok(position) => position,
                 Err(error) => return self.sink_failed(&error),
             };
-            self.show_tap(fetch, done, &rewritten);
+            self.show_tap(fetch.guest_words(done, done + rewritten.taken as usize));
             done += rewritten.taken as usize;
-            self.advance(rewritten.taken);
-            self.count(&rewritten);
+            self.count(&rewritten, fetch);
+            // A SYNC that is complete already moves CONS in one step with what is before it.
+            let at_once = rewritten.stop == Stop::SYNC && position.is_none_or(|position| self.shard.is_done(position));
+            if !at_once {
+                self.advance(rewritten.taken);
+            }
+            fetch.seen = false;
             match rewritten.stop {
                 Stop::END | Stop::ROOM => {}
                 Stop::ORDER => fetch.before = Classes::NONE,
                 Stop::SYNC => {
-                    if let Some(Err(error)) = position.map(|position| self.wait(position)) {
+                    let waited = position.map_or(Ok(()), |position| self.shard.wait(self.owner, position));
+                    let unmoved = if at_once { rewritten.taken } else { 0 };
+                    if let Err(error) = waited {
+                        self.advance(unmoved);
                         return self.sink_failed(&error);
                     }
                     fetch.before = Classes::NONE;
-                    self.sync_done(fetch.guest_words(done, done + 1).as_slice());
+                    self.show_tap(fetch.guest_words(done, done + 1));
+                    self.sync_done(unmoved, done, fetch);
                     done += 1;
                 }
                 Stop::CONFIGURATION => {
-                    self.ask_configuration(fetch.guest_words(done, done + 1).as_slice());
+                    let configuration = fetch.guest_words(done, done + 1);
+                    self.show_tap(configuration);
+                    self.ask_configuration(configuration.as_slice());
                     return Next::Leave;
                 }
                 _ => {
@@ -103,9 +118,8 @@ impl Pipeline {
     /// Guest words become host words: every bit checked, every ID this guest's.
     fn rewrite(&self, fetch: &mut Fetch, from: usize, to: usize) -> Result<Rewritten, Cause> {
         let before = fetch.before;
-        let ids = self.ids.load();
-        let (guest, host) = fetch.halves(from, to);
-        let rewritten = self.codec.rewrite(guest.as_slice(), before, ids.host_ids(), host)?;
+        let (guest, host, ids) = fetch.parts(from, to);
+        let rewritten = self.codec.rewrite(guest.as_slice(), before, self.ids.host_ids(ids), host)?;
         let progress = rewritten.taken > 0 || !matches!(rewritten.stop, Stop::END | Stop::ROOM);
         if progress { Ok(rewritten) } else { Err(Cause::Invalid("rewrite made no progress".into())) }
     }
@@ -128,21 +142,16 @@ impl Pipeline {
         let position = self.shard.submit(&self.lane, batch)?;
         fetch.before = before;
         if sync {
-            GuestCounters::add(&self.counters.hardware_syncs, 1);
+            GuestCounters::add_alone(&self.counters.hardware_syncs, 1, fetch);
         }
         Ok(Some(position))
     }
 
-    /// The tap sees each command once, when it is consumed.
-    fn show_tap(&self, fetch: &Fetch, from: usize, rewritten: &Rewritten) {
-        if let Some(tap) = &self.tap {
-            let stopped_at = usize::from(matches!(rewritten.stop, Stop::SYNC | Stop::CONFIGURATION));
-            tap.consumed(fetch.guest_words(from, from + rewritten.taken as usize + stopped_at).as_slice());
+    /// The tap sees each command once, when it is consumed: a SYNC when it is complete.
+    fn show_tap(&self, words: Words<'_, Guest>) {
+        if let Some(tap) = self.tap.as_ref().filter(|_| !words.as_slice().is_empty()) {
+            tap.consumed(words.as_slice());
         }
-    }
-
-    fn wait(&self, position: Position) -> Result<(), SinkError> {
-        self.shard.wait(self.owner, position)
     }
 
     /// Puts a SYNC behind whatever has none, and waits for it.
@@ -153,8 +162,8 @@ impl Pipeline {
         let batch =
             Batch { owner: self.owner, words: Words::of(&[]), classes: Classes::NONE, sync: true };
         let position = self.shard.submit(&self.lane, batch)?;
-        GuestCounters::add(&self.counters.hardware_syncs, 1);
-        self.wait(position)?;
+        GuestCounters::add_alone(&self.counters.hardware_syncs, 1, fetch);
+        self.shard.wait(self.owner, position)?;
         fetch.before = Classes::NONE;
         Ok(())
     }
@@ -182,8 +191,8 @@ impl Pipeline {
         Next::Leave
     }
 
-    fn count(&self, rewritten: &Rewritten) {
-        GuestCounters::add(&self.counters.commands, u64::from(rewritten.taken));
+    fn count(&self, rewritten: &Rewritten, fetch: &Fetch) {
+        GuestCounters::add_alone(&self.counters.commands, u64::from(rewritten.taken), fetch);
         for (counter, n) in
             [(&self.metrics.tlb, rewritten.tlb), (&self.metrics.config, rewritten.config), (&self.metrics.atc, rewritten.atc)]
         {
@@ -192,11 +201,11 @@ impl Pipeline {
             }
         }
         if rewritten.local_stream > 0 {
-            GuestCounters::add(&self.counters.local_stream, u64::from(rewritten.local_stream));
+            GuestCounters::add_alone(&self.counters.local_stream, u64::from(rewritten.local_stream), fetch);
             self.metrics.local_stream.increment(u64::from(rewritten.local_stream));
         }
         if rewritten.hints > 0 {
-            GuestCounters::add(&self.counters.hints, u64::from(rewritten.hints));
+            GuestCounters::add_alone(&self.counters.hints, u64::from(rewritten.hints), fetch);
         }
     }
 
@@ -215,15 +224,15 @@ impl Pipeline {
         let mut fault = GuestFault::NONE;
         while done < total && fault == GuestFault::NONE {
             let run = &words[done * command_words..total.min(done + BATCH) * command_words];
-            let ids = self.ids.load();
             let before = fetch.before;
-            let rewritten = self.codec.rewrite(run, before, ids.host_ids(), &mut fetch.host)?;
+            let Fetch { host, ids, .. } = &mut *fetch;
+            let rewritten = self.codec.rewrite(run, before, self.ids.host_ids(ids), host)?;
             match self.place(&mut fetch, &rewritten) {
                 Err(SinkError::Fault(fault)) => return Ok(Invalidated { handled: 0, fault }),
                 placed => placed.map_err(sink_cause)?,
             };
             done += rewritten.taken as usize;
-            self.count(&rewritten);
+            self.count(&rewritten, &fetch);
             match rewritten.stop {
                 Stop::END | Stop::ROOM if rewritten.taken > 0 => {}
                 Stop::ORDER => fetch.before = Classes::NONE,
