@@ -1,4 +1,16 @@
-//! The `viommu` command.
+//! The `viommu` command: recorded guests through the whole of viommu, and vendor plugins listed and checked.
+//!
+//! ```text
+//!   viommu replay TRACE..  ─► viommu-trace ─► Host, vIOMMUs, ring (viommu) ─► the plugin's model ─► every DMA compared
+//!   viommu plugins [check] ─► SearchPath ─► a child process for each check ─► viommu-plugin-check
+//! ```
+//!
+//! ```sh
+//! cargo run --release -- replay traces/arm73-boot.gtrace.zst
+//! cargo run --release -- plugins check arm-smmuv3
+//! ```
+//! The first is run by `.ci/run`, both by `framework/cli/tests`. Errors are for people, on standard error; what a
+//! program reads (`--json`) is on standard output.
 #![forbid(unsafe_code)]
 
 mod plugins;

@@ -6,7 +6,8 @@ use crate::backend::ObjectKind;
 use crate::{Cause, Error};
 use std::sync::Arc;
 
-/// A vIOMMU's event queue. A vIOMMU has one; its records reach the guest through the vIOMMU's frontend.
+/// A vIOMMU's event queue. A vIOMMU has one; its records reach the guest through the vIOMMU's frontend or, where the
+/// VMM emulates the registers itself, [`crate::pipeline::Interrupts::event`].
 #[derive(Debug, Clone)]
 pub struct EventQueue(pub(crate) Arc<Link<EventQueueState>>);
 

@@ -33,8 +33,8 @@ pub struct ViommuConfig {
     pub memory: Arc<GuestMemoryMmap>,
     /// The guest's interrupts.
     pub interrupts: Arc<dyn Interrupts>,
-    /// `true`: viommu emulates the registers. `false`: the VMM does, and uses [`Viommu::install_entry`] and
-    /// [`Viommu::invalidate`].
+    /// `true`: viommu emulates the registers. `false`: the VMM does, uses [`Viommu::install_entry`] and
+    /// [`Viommu::invalidate`], and takes [`Interrupts::event`].
     pub frontend: bool,
     /// Sees the guest's commands as they are fetched.
     pub tap: Option<Arc<dyn CommandTap>>,

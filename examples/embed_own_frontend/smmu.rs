@@ -1,96 +1,16 @@
-//! viommu under a VMM that emulates the SMMU's registers itself, and keeps doing so.
-//!
-//! [`OwnSmmu`] below is such an emulation: registers, command queue, stream table walk, event queue. What its guest asks
-//! for goes to viommu below the register frame, by four calls:
-//!
-//! ```text
-//!   CFGI_STE, CFGI_ALL, CR0.SMMUEN ─► read the STE ─► Viommu::install_entry, set_passthrough, set_blocking
-//!   TLBI, CFGI_CD, ATC_INV ─► collected until CMD_SYNC ─► Viommu::invalidate, and only then does CONS move
-//!   events ◄─ Interrupts::event
-//! ```
-//! A recorded Linux guest drives it; every DMA is compared with what it did when it was recorded.
-//! `cargo run -p viommu-examples --example embed_own_frontend [TRACE]`
+//! An SMMUv3 as a VMM emulates it: registers, stream table, command queue. It knows nothing of the hardware below.
 
+use crate::event_queue::EventQueue;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use viommu::blocking::{Device, Host, Vdevice, Viommu};
-use viommu::objects::ViommuConfig;
-use viommu::pipeline::Interrupts;
 use viommu::plugin::{GuestFault, Register};
 use viommu::vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
-use viommu_examples::{PhysicalMachine, RecordedGuest, Score, Step, Story};
-use viommu_plugin_host::{Plugin, SearchPath};
+use viommu_examples::Story;
 
 /// Physical stream of the first device; a real VMM gets it from the device it was given.
 const FIRST_STREAM: u32 = 0x400;
-
-fn main() -> Story {
-    let outcome = run(&RecordedGuest::argument_or(1, "arm73-ats-strict")?)?;
-    println!("{outcome}");
-    if outcome.score.is_right() { Ok(()) } else { Err("not every DMA was right".into()) }
-}
-
-/// What is told at the end.
-#[derive(Debug)]
-struct Outcome {
-    score: Score,
-    invalidations: u64,
-    syncs: u64,
-    entries: u64,
-    events: u64,
-    left_over: bool,
-}
-
-fn run(recorded: &RecordedGuest) -> Story<Outcome> {
-    // As in `embed_vmm`: the plugin, one host for the machine's IOMMU, the VM's RAM.
-    let plugin = Plugin::find(recorded.plugin_name()?, &SearchPath::standard())?;
-    let machine = PhysicalMachine::new(&plugin)?;
-    let host: Host = viommu::Host::builder().backend(machine.backend()).plugin(plugin).build()?.into();
-    let ram = machine.guest_ram(recorded, 0)?;
-    let ioas = host.ioas()?;
-    for mapping in ram.mappings() {
-        ioas.map(mapping)?;
-    }
-
-    // A vIOMMU without a frontend. It still has to know the ID registers: they say which commands are legal.
-    let events =
-        Arc::new(EventQueue { memory: ram.memory().clone(), queue: Mutex::default(), count: AtomicU64::new(0) });
-    let viommu = ioas.nest_parent()?.viommu(ViommuConfig {
-        frontend: false,
-        interrupts: events.clone(),
-        ..ViommuConfig::new(recorded.id_registers(), ram.memory().clone())
-    })?;
-    let event_queue = viommu.event_queue()?;
-
-    // The VMM's own SMMU, with the devices that the guest boots with.
-    let mut smmu = OwnSmmu::new(&host, viommu, ram.memory().clone(), events.clone(), recorded.id_registers());
-    for device in &recorded.header().devices {
-        smmu.plug(device.sid)?;
-    }
-
-    // The guest runs.
-    let mut score = Score::default();
-    let mut guest = recorded.play(ram.memory())?;
-    while let Some(step) = guest.step()? {
-        match step {
-            Step::Write { offset, size, value } => smmu.write(offset, size, value)?,
-            Step::Read { offset, size, value } => score.register(offset, value, smmu.read(offset, size)),
-            Step::Dma(dma) => {
-                let stream = smmu.plug(dma.stream)?;
-                score.dma(&dma, &ram, &machine.dma(stream, &dma)?);
-            }
-            Step::Reset => smmu.reset()?,
-        }
-    }
-
-    let OwnSmmu { invalidations, syncs, entries, .. } = smmu;
-    drop((smmu, event_queue, ioas));
-    let left_over = !host.shutdown()?.is_empty();
-    Ok(Outcome { score, invalidations, syncs, entries, events: events.count.load(Ordering::Relaxed), left_over })
-}
 
 // Registers (IHI 0070, 6.3), where the emulation has something to do beyond keeping what was written.
 const CR0: u64 = 0x20;
@@ -126,8 +46,18 @@ const CERROR_ILL: u64 = 1;
 const CERROR_ABT: u64 = 2;
 const CERROR_ATC_INV_SYNC: u64 = 3;
 
-/// An SMMUv3 as a VMM emulates it: small, and with nothing in it about the hardware below.
-struct OwnSmmu<'a> {
+/// What passed through the emulation.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Count {
+    pub(crate) invalidations: u64,
+    pub(crate) syncs: u64,
+    /// Table entries read.
+    pub(crate) entries: u64,
+    pub(crate) events: u64,
+}
+
+/// The SMMU of one guest.
+pub(crate) struct OwnSmmu<'a> {
     host: &'a Host,
     viommu: Viommu,
     memory: Arc<GuestMemoryMmap>,
@@ -135,29 +65,30 @@ struct OwnSmmu<'a> {
     id_registers: Vec<Register>,
     frame: Vec<u8>,
     devices: BTreeMap<u32, (Vdevice, Device)>,
-    invalidations: u64,
-    syncs: u64,
-    entries: u64,
+    count: Count,
 }
 
 impl<'a> OwnSmmu<'a> {
-    fn new(
+    pub(crate) fn new(
         host: &'a Host,
         viommu: Viommu,
-        memory: Arc<GuestMemoryMmap>,
         events: Arc<EventQueue>,
+        memory: &Arc<GuestMemoryMmap>,
         id_registers: Vec<Register>,
     ) -> Self {
-        let (frame, devices) = (Vec::new(), BTreeMap::new());
-        let mut smmu =
-            Self { host, viommu, memory, events, id_registers, frame, devices, invalidations: 0, syncs: 0, entries: 0 };
+        let (memory, frame, devices) = (memory.clone(), Vec::new(), BTreeMap::new());
+        let mut smmu = Self { host, viommu, memory, events, id_registers, frame, devices, count: Count::default() };
         smmu.clear_registers();
         smmu
     }
 
+    pub(crate) fn count(&self) -> Count {
+        Count { events: self.events.count(), ..self.count }
+    }
+
     /// Gives the guest a device, if it has not got it; its physical stream. It aborts until we say what it does, which
     /// is what the guest's table says now.
-    fn plug(&mut self, guest_stream: u32) -> Story<u32> {
+    pub(crate) fn plug(&mut self, guest_stream: u32) -> Story<u32> {
         if let Some((_, device)) = self.devices.get(&guest_stream) {
             return Ok(device.handle().stream());
         }
@@ -169,7 +100,7 @@ impl<'a> OwnSmmu<'a> {
         Ok(stream)
     }
 
-    fn reset(&mut self) -> Story {
+    pub(crate) fn reset(&mut self) -> Story {
         self.clear_registers();
         self.configure(0..=u32::MAX)?;
         // Whatever the hardware cached for the guest before the reset is flushed.
@@ -181,11 +112,11 @@ impl<'a> OwnSmmu<'a> {
         for Register { offset, value } in self.id_registers.clone() {
             self.set(offset, 4, value);
         }
-        *self.events.lock() = EventRegisters::default();
+        *self.events.lock() = Default::default();
     }
 
     /// A vCPU left the guest at a read.
-    fn read(&self, offset: u64, size: u32) -> u64 {
+    pub(crate) fn read(&self, offset: u64, size: u32) -> u64 {
         match offset {
             EVENTQ_PROD => self.events.lock().prod,
             _ => self.get(offset, size),
@@ -193,7 +124,7 @@ impl<'a> OwnSmmu<'a> {
     }
 
     /// A vCPU left the guest at a write.
-    fn write(&mut self, offset: u64, size: u32, value: u64) -> Story {
+    pub(crate) fn write(&mut self, offset: u64, size: u32, value: u64) -> Story {
         let before = self.get(CR0, 4);
         // ID registers, acknowledgements and errors are not the guest's to write.
         if offset >= 0x20 && !matches!(offset, CR0ACK | IRQ_CTRLACK | GERROR) {
@@ -232,7 +163,7 @@ impl<'a> OwnSmmu<'a> {
     fn configure(&mut self, range: RangeInclusive<u32>) -> Story {
         let in_range: Vec<u32> = self.devices.keys().copied().filter(|stream| range.contains(stream)).collect();
         for stream in in_range {
-            self.entries += 1;
+            self.count.entries += 1;
             if self.get(CR0, 4) & SMMUEN != 0 {
                 match self.stream_table_entry(stream) {
                     Some(ste) => self.viommu.install_entry(stream, &ste)?,
@@ -318,7 +249,7 @@ impl<'a> OwnSmmu<'a> {
         }
         let done = self.viommu.invalidate(collected)?;
         collected.clear();
-        self.invalidations += done.handled as u64;
+        self.count.invalidations += done.handled as u64;
         self.advance(done.handled as u64);
         match done.fault {
             GuestFault::NONE => return Ok(true),
@@ -331,7 +262,7 @@ impl<'a> OwnSmmu<'a> {
     /// Everything before this CMD_SYNC is complete. Its signal (4.7): an MSI, which Linux aims at the command itself;
     /// wired lines and events of the CPU are for a VMM with vCPUs.
     fn sync_done(&mut self, w0: u64, w1: u64) {
-        self.syncs += 1;
+        self.count.syncs += 1;
         let (address, data) = (w1 & 0xf_ffff_ffff_fffc, (w0 >> 32) as u32);
         if w0 >> 12 & 3 == 1 && address != 0 {
             // An address that is no memory is an interrupt controller's.
@@ -379,92 +310,6 @@ impl<'a> OwnSmmu<'a> {
     fn set(&mut self, offset: u64, size: u32, value: u64) {
         if let Some(to) = self.frame.get_mut(offset as usize..offset as usize + size.min(8) as usize) {
             to.copy_from_slice(&value.to_le_bytes()[..to.len()]);
-        }
-    }
-}
-
-/// The guest's event queue: the one part that other threads than the vCPU's write to.
-struct EventQueue {
-    memory: Arc<GuestMemoryMmap>,
-    queue: Mutex<EventRegisters>,
-    count: AtomicU64,
-}
-
-#[derive(Default)]
-struct EventRegisters {
-    enabled: bool,
-    base: u64,
-    prod: u64,
-    cons: u64,
-}
-
-impl EventRegisters {
-    fn log2(&self) -> u64 {
-        (self.base & 0x1f).min(19)
-    }
-
-    /// Records that the guest has not taken yet.
-    fn used(&self) -> u64 {
-        self.prod.wrapping_sub(self.cons) & ((2 << self.log2()) - 1)
-    }
-
-    /// The guest has taken the records up to `cons`. A recorded one does not wait for us and may be ahead: then it has
-    /// taken what there is.
-    fn consumed(&mut self, cons: u64) {
-        self.cons = cons;
-        if self.used() > 1 << self.log2() {
-            self.cons = self.prod;
-        }
-    }
-}
-
-impl EventQueue {
-    fn lock(&self) -> MutexGuard<'_, EventRegisters> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Interrupts for EventQueue {
-    // The queue's interrupt would be raised behind `event`; messages and lines of its own come from a frontend only.
-    fn msi(&self, _address: u64, _data: u32) {}
-    fn line(&self, _line: u32) {}
-
-    /// A device of the guest faulted: the record (7.3) with the guest's number for the device.
-    fn event(&self, virt_id: u32, record: &[u64]) {
-        let mut queue = self.lock();
-        let log2 = queue.log2();
-        if !queue.enabled || queue.used() >= 1 << log2 {
-            return;
-        }
-        let at = (queue.base & 0xf_ffff_ffff_ffe0) + (queue.prod & ((1 << log2) - 1)) * 32;
-        for (offset, &word) in (0..4).zip(record) {
-            let word = if offset == 0 { word & 0xffff_ffff | u64::from(virt_id) << 32 } else { word };
-            // A queue outside memory takes nothing.
-            drop(self.memory.write_obj(word.to_le(), GuestAddress(at + 8 * offset)));
-        }
-        queue.prod = (queue.prod + 1) & ((2 << log2) - 1);
-        self.count.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { score, invalidations, syncs, entries, events, left_over } = self;
-        writeln!(f, "guest: {invalidations} invalidations, {syncs} SYNCs, {entries} entries read, {events} events")?;
-        writeln!(f, "score: {score}")?;
-        write!(f, "left over: {}", if *left_over { "something" } else { "nothing" })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn recorded_guests_do_what_they_did() {
-        for name in ["arm73-ats-strict", "arm73-churn", "arm73-reboot", "arm73-passthrough"] {
-            let outcome = run(&RecordedGuest::named(name).unwrap()).unwrap();
-            assert!(outcome.score.is_right() && outcome.syncs > 0 && !outcome.left_over, "{name}: {outcome}");
         }
     }
 }
