@@ -1,14 +1,16 @@
-//! Counts allocations of this process.
+//! Counts allocations of a thread.
 
 #![allow(unsafe_code)]
 // UNSAFETY: a global allocator is an unsafe trait; this one only counts and hands on.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::cell::Cell;
 
 struct Counting;
 
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -16,7 +18,7 @@ static COUNTING: Counting = Counting;
 // SAFETY: every call goes to the system allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         // SAFETY: the caller keeps the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
@@ -26,9 +28,9 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Allocations that any thread makes while `work` runs.
+/// Allocations that this thread makes while `work` runs.
 pub(crate) fn count(work: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = ALLOCATIONS.get();
     work();
-    ALLOCATIONS.load(Ordering::Relaxed) - before
+    ALLOCATIONS.get() - before
 }

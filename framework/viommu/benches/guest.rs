@@ -16,8 +16,10 @@ use viommu_trace::{Record, Role, Trace};
 
 /// Guest physical address of the command queue.
 const QUEUE: u64 = 0x4000_0000;
-/// log2 of its size in commands: holds every doorbell of a recording that is replayed.
-const QUEUE_LOG2: u32 = 19;
+/// log2 of its size in commands: small enough to stay in the cache, as commands do that a guest has just written (the
+/// floor reads its words from there too); or large enough for every doorbell of a recording.
+const REPEATING_LOG2: u32 = 12;
+const RECORDED_LOG2: u32 = 19;
 /// SMMU_CR0, SMMU_CMDQ_BASE, SMMU_CMDQ_PROD (IHI 0070, 6.3).
 const CR0: u64 = 0x20;
 const CMDQ_BASE: u64 = 0x90;
@@ -65,6 +67,7 @@ impl Hardware for NoTime {
 pub(crate) struct Guest {
     pipeline: Arc<Pipeline>,
     memory: Arc<GuestMemoryMmap>,
+    queue_log2: u32,
     batch: usize,
     producer: u32,
     /// Producer index after each recorded doorbell.
@@ -73,7 +76,7 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    fn new() -> Self {
+    fn new(queue_log2: u32) -> Self {
         let plugin = Plugin::linked::<ArmSmmuv3>();
         let physical = PhysicalMemory::new();
         physical.add_dma(0x1_0000_0000, 1 << 30).expect("mmap");
@@ -89,7 +92,7 @@ impl Guest {
             (viommu, backend.sink(viommu.id).expect("sink"))
         });
         let shard = Shard::new(0, sink, "bench", ShardMode::Direct, Duration::from_secs(1)).expect("thread");
-        let size = 16usize << QUEUE_LOG2;
+        let size = 16usize << queue_log2;
         let memory = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(QUEUE), size)]).expect("mmap"));
         let pipeline = Pipeline::new(PipelineParts {
             owner: Owner(1),
@@ -107,17 +110,17 @@ impl Guest {
         (0u32..).zip(&mut streams).for_each(|(virt_id, stream)| *stream = 0x400 + virt_id);
         pipeline.publish(streams);
         let write = |offset, size, value| pipeline.mmio_write(offset, size, value).expect("register write");
-        write(CMDQ_BASE, 8, QUEUE | u64::from(QUEUE_LOG2));
+        write(CMDQ_BASE, 8, QUEUE | u64::from(queue_log2));
         write(CR0, 4, CR0_CMDQEN);
-        Self { pipeline, memory, batch: 0, producer: 0, stops: Vec::new(), _backend: backend }
+        Self { pipeline, memory, queue_log2, batch: 0, producer: 0, stops: Vec::new(), _backend: backend }
     }
 
     /// A guest that sends `batch - 1` equal TLBIs and a SYNC, again and again.
     pub(crate) fn repeating(batch: usize) -> Self {
-        let mut guest = Self::new();
+        let mut guest = Self::new(REPEATING_LOG2);
         guest.batch = batch;
         let words = guest.batch_words();
-        for index in 0..(1usize << QUEUE_LOG2) / batch {
+        for index in 0..(1usize << REPEATING_LOG2) / batch {
             guest.fill(index * batch, &words);
         }
         guest
@@ -125,14 +128,14 @@ impl Guest {
 
     /// A guest that sends what a recorded one sent, doorbell by doorbell.
     pub(crate) fn recorded(doorbells: &[Vec<u64>]) -> Self {
-        let mut guest = Self::new();
+        let mut guest = Self::new(RECORDED_LOG2);
         let mut at = 0;
         for words in doorbells {
             guest.fill(at, words);
             at += words.len() / 2;
             guest.stops.push(at as u32);
         }
-        assert!(at < 1 << QUEUE_LOG2, "the recording does not fit the queue");
+        assert!(at < 1 << RECORDED_LOG2, "the recording does not fit the queue");
         guest
     }
 
@@ -150,7 +153,7 @@ impl Guest {
 
     /// One doorbell for one batch.
     pub(crate) fn ring_doorbell(&mut self) {
-        self.producer = (self.producer + self.batch as u32) & ((2 << QUEUE_LOG2) - 1);
+        self.producer = (self.producer + self.batch as u32) & ((2 << self.queue_log2) - 1);
         self.pipeline.mmio_write(CMDQ_PROD, 4, self.producer.into()).expect("doorbell");
     }
 
@@ -175,7 +178,8 @@ pub(crate) fn recorded_doorbells() -> Vec<Vec<u64>> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../traces/arm73-strict-blk.gtrace.zst");
     let mut trace = Trace::open(path).expect("the recording is in the repo");
     let ram = trace.header().clone();
-    let image = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(ram.ram_base), ram.ram_size as usize)]).expect("mmap");
+    let image =
+        GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(ram.ram_base), ram.ram_size as usize)]).expect("mmap");
     let (mut base, mut consumed) = (0u64, 0u64);
     let mut doorbells = Vec::new();
     while let Some(entry) = trace.next().expect("whole recording") {

@@ -39,6 +39,7 @@ impl Frontend {
     ///
     /// # Errors
     /// See [`Frontend`].
+    #[inline]
     pub fn write(&mut self, offset: u64, size: u32, value: u64) -> Result<&Effects, CallError> {
         call!(self.instance.frontend_write(offset, size, value, &raw mut *self.effects))?;
         self.asked("frontend_write")
@@ -69,6 +70,7 @@ impl Frontend {
     ///
     /// # Errors
     /// See [`Frontend`].
+    #[inline]
     pub fn advance(&mut self, commands: u32) -> Result<(), CallError> {
         call!(self.instance.frontend_advance(commands))?;
         Ok(())
@@ -87,6 +89,7 @@ impl Frontend {
     ///
     /// # Errors
     /// See [`Frontend`].
+    #[inline]
     pub fn sync_done(&mut self, command: &[u64]) -> Result<&Effects, CallError> {
         call!(self.instance.frontend_sync_done(command.as_ptr(), command.len(), &raw mut *self.effects))?;
         self.asked("frontend_sync_done")

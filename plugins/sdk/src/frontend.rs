@@ -207,7 +207,8 @@ pub trait Frontend: Send + 'static {
     fn queue(&self) -> GuestQueue;
     /// `commands` commands from the head are done; at most [`GuestQueue::pending`].
     fn advance(&mut self, commands: u32);
-    /// Stops the command queue at its head with the error that hardware reports for `fault`.
+    /// Stops the command queue at its head with the error that hardware reports for `fault`. Only
+    /// [`GuestFault::EVENT_ABORT`] stops nothing: it is the event queue's.
     fn fault(&mut self, fault: GuestFault) -> Effects;
     /// The SYNC at the head is complete: advances past it and signals as it asks (IRQ, MSI, store).
     fn sync_done(&mut self, command: &[u64]) -> Effects;

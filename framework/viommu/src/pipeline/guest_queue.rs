@@ -3,7 +3,7 @@
 use super::id_map::Snapshot;
 use crate::backend::{Guest, Words};
 use viommu_plugin::{Classes, GuestFault, GuestQueue};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use zerocopy::IntoBytes;
 
 /// Commands taken from the guest at once.
@@ -52,11 +52,18 @@ impl Fetch {
             return Err(GuestFault::QUEUE_CONFIG);
         }
         let to_end = queue.capacity.saturating_sub(queue.head);
-        let commands = (queue.pending.min(to_end) as usize).min(BATCH);
+        let mut commands = (queue.pending.min(to_end) as usize).min(BATCH);
         let bytes = 8 * command_words as u64;
         let start = queue.base.checked_add(u64::from(queue.head) * bytes).ok_or(GuestFault::FETCH_ABORT)?;
         let words = &mut self.guest[..commands * command_words];
-        memory.read_slice(words.as_mut_bytes(), GuestAddress(start)).map_err(|_| GuestFault::FETCH_ABORT)?;
+        match memory.get_slice(GuestAddress(start), words.len() * 8) {
+            Ok(slice) => slice.copy_to(words.as_mut_bytes()),
+            // Not in one piece of memory: in several, or some of it nowhere.
+            Err(_) => {
+                commands = read_one_by_one(memory, start, words, command_words)?;
+                commands * command_words * 8
+            }
+        };
         words.iter_mut().for_each(|word| *word = u64::from_le(*word));
         Ok(commands)
     }
@@ -71,4 +78,23 @@ impl Fetch {
         let guest = Words::of(&self.guest[from * self.command_words..to * self.command_words]);
         (guest, &mut self.host, &mut self.ids)
     }
+}
+
+/// Commands as far as they are in memory; an error if not even the first is.
+#[cold]
+fn read_one_by_one(
+    memory: &GuestMemoryMmap,
+    start: u64,
+    words: &mut [u64],
+    command_words: usize,
+) -> Result<usize, GuestFault> {
+    let mut read = 0;
+    for command in words.chunks_exact_mut(command_words) {
+        let at = start.checked_add((read * 8 * command_words) as u64);
+        if at.is_none_or(|at| memory.read_slice(command.as_mut_bytes(), GuestAddress(at)).is_err()) {
+            break;
+        }
+        read += 1;
+    }
+    if read > 0 { Ok(read) } else { Err(GuestFault::FETCH_ABORT) }
 }
