@@ -88,6 +88,18 @@ impl ArmFrontend {
         Gerror::from_bits(self.active_errors()).cmdq_err()
     }
 
+    /// Makes an error active, unless it is.
+    fn global_error(&mut self, error: Gerror) -> Effects {
+        let mut effects = Effects::default();
+        if self.active_errors() & error.into_bits() == 0 {
+            self.gerror ^= error.into_bits();
+            if self.irq_ctrl.gerror_irqen() {
+                self.gerror_irq.raise(Line::GERROR, self.features.idr0.msi(), &mut effects);
+            }
+        }
+        effects
+    }
+
     /// One aligned word of the frame.
     fn read32(&self, at: u64) -> u32 {
         let (low, high) = (|word: u64| word as u32, |word: u64| (word >> 32) as u32);
@@ -270,9 +282,11 @@ impl Frontend for ArmFrontend {
     }
 
     fn fault(&mut self, fault: GuestFault) -> Effects {
-        let mut effects = Effects::default();
+        if fault == GuestFault::EVENT_ABORT {
+            return self.global_error(Gerror::new().with_eventq_abt_err(true));
+        }
         if fault == GuestFault::NONE || self.command_error_active() {
-            return effects;
+            return Effects::default();
         }
         let error = match fault {
             GuestFault::ATC_TIMEOUT => CommandError::ATC_INV_SYNC,
@@ -281,11 +295,7 @@ impl Frontend for ArmFrontend {
             _ => CommandError::ILL,
         };
         self.cmdq_cons.set_err(error.0);
-        self.gerror ^= Gerror::new().with_cmdq_err(true).into_bits();
-        if self.irq_ctrl.gerror_irqen() {
-            self.gerror_irq.raise(Line::GERROR, self.features.idr0.msi(), &mut effects);
-        }
-        effects
+        self.global_error(Gerror::new().with_cmdq_err(true))
     }
 
     /// The MSI of a SYNC is a plain 4-byte write: Linux points it at the SYNC's own slot and polls it there. It is

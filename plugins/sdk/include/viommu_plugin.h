@@ -244,6 +244,10 @@ typedef uint32_t ViommuGuestFault;
  The host refused or lost the command's effect; the guest must assume nothing.
  */
 #define ViommuGuestFault_HOST_ERROR 6
+/*
+ An event record could not be stored: the event queue is outside the guest's memory. Not the command queue's.
+ */
+#define ViommuGuestFault_EVENT_ABORT 7
 
 /*
  The guest's command queue as its registers describe it now.

@@ -95,6 +95,8 @@ impl GuestFault {
     pub const QUEUE_CONFIG: Self = Self(5);
     /// The host refused or lost the command's effect; the guest must assume nothing.
     pub const HOST_ERROR: Self = Self(6);
+    /// An event record could not be stored: the event queue is outside the guest's memory. Not the command queue's.
+    pub const EVENT_ABORT: Self = Self(7);
 
     /// The fault's name as in metrics and summaries; `other` for values this version does not know.
     pub fn name(self) -> &'static str {
@@ -106,6 +108,7 @@ impl GuestFault {
             Self::ATC_TIMEOUT => "atc_timeout",
             Self::QUEUE_CONFIG => "queue_config",
             Self::HOST_ERROR => "host_error",
+            Self::EVENT_ABORT => "event_abort",
             _ => "other",
         }
     }

@@ -55,7 +55,8 @@ impl Pipeline {
         }
     }
 
-    /// Stores first, then interrupts: a guest that takes the interrupt finds the record.
+    /// Stores first, then interrupts: a guest that takes the interrupt finds the record. A record that cannot be stored is
+    /// lost, and the guest told.
     pub(super) fn signal(&self, effects: &Effects) {
         for store in effects.stores.iter().take(effects.store_count as usize) {
             let bytes = &store.bytes[..(store.len as usize).min(store.bytes.len())];
@@ -63,7 +64,7 @@ impl Pipeline {
                 // A word for an address that is no memory is a message: the guest aimed it at its interrupt controller.
                 match <[u8; 4]>::try_from(bytes) {
                     Ok(data) => self.interrupts.msi(store.gpa, u32::from_le_bytes(data)),
-                    Err(_) => tracing::debug!(owner = self.owner.0, store.gpa, "store outside guest memory dropped"),
+                    Err(_) => self.guest_fault(GuestFault::EVENT_ABORT),
                 }
             }
         }

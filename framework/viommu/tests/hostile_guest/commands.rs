@@ -1,9 +1,7 @@
 //! Commands that a guest may not send, and IDs that are not its own.
 
 use crate::guest::{CD_1, SYNC};
-use crate::world::{
-    CMDQ_ERR, DEVICE, GERROR_LINE, ILL, NONE, QUEUE, STREAM_A, STREAM_B, Vm, World, tlbi_asid,
-};
+use crate::world::{CMDQ_ERR, DEVICE, GERROR_LINE, ILL, NONE, QUEUE, STREAM_A, STREAM_B, Vm, World, tlbi_asid};
 use std::sync::atomic::Ordering;
 use viommu::plugin::{GuestFault, Status};
 use viommu::vm_memory::{Bytes, GuestAddress};
@@ -44,22 +42,22 @@ fn reserved_bits() {
     let world = World::new();
     let device = u64::from(DEVICE) << 32;
     for bad in [
-        [0x10, 1],                 // TLBI_NH_ALL with an address
-        [0x11, 1 << 12],           // TLBI_NH_ASID with an address
-        [0x12, 2],                 // TLBI_NH_VA
-        [0x12, 1 << 10],           // a granule without a range
-        [0x12 | 1 << 12, 0],       // a range without a granule
-        [0x12 | 1 << 25, 1 << 10], // SCALE's sixth bit without IDR5.DS
-        [0x13 | 1 << 48, 0],       // TLBI_NH_VAA with an ASID
-        [0x30 | 1 << 32, 0],       // TLBI_NSNH_ALL with a VMID
+        [0x10, 1],                    // TLBI_NH_ALL with an address
+        [0x11, 1 << 12],              // TLBI_NH_ASID with an address
+        [0x12, 2],                    // TLBI_NH_VA
+        [0x12, 1 << 10],              // a granule without a range
+        [0x12 | 1 << 12, 0],          // a range without a granule
+        [0x12 | 1 << 25, 1 << 10],    // SCALE's sixth bit without IDR5.DS
+        [0x13 | 1 << 48, 0],          // TLBI_NH_VAA with an ASID
+        [0x30 | 1 << 32, 0],          // TLBI_NSNH_ALL with a VMID
         [0x05 | 1 << 10 | device, 0], // CFGI_CD of a Secure stream
         [0x05 | 1 << 12 | device, 0], // CFGI_CD of a SubstreamID without IDR1.SSIDSIZE
-        [0x06 | device, 1],        // CFGI_CD_ALL with Leaf
+        [0x06 | device, 1],           // CFGI_CD_ALL with Leaf
         [0x03 | 1 << 10 | device, 1], // CFGI_STE of a Secure stream
-        [0x04 | device, 32],       // CFGI_STE_RANGE
+        [0x04 | device, 32],          // CFGI_STE_RANGE
         [0x01 | 1 << 10 | device, 0], // PREFETCH_CONFIG of a Secure stream
-        [0x46 | 3 << 12, 0],       // SYNC with a reserved signal
-        [0x46 | 1 << 63, 1 << 63], // SYNC
+        [0x46 | 3 << 12, 0],          // SYNC with a reserved signal
+        [0x46 | 1 << 63, 1 << 63],    // SYNC
     ] {
         refused(&world, bad, GuestFault::RESERVED_BITS);
     }

@@ -93,7 +93,8 @@ fn entries_with_anything_in_them() {
         word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let entry = [word | 1, word.rotate_left(17), word.rotate_left(31), word.rotate_left(47)];
         // Half of them otherwise as they should be.
-        let entry = if round % 2 == 0 { entry } else { [STE_STAGE_1 | CD_1 | word & 0xf8 << 56, word & 0x3f00_00ff, 0, 0] };
+        let entry =
+            if round % 2 == 0 { entry } else { [STE_STAGE_1 | CD_1 | word & 0xf8 << 56, word & 0x3f00_00ff, 0, 0] };
         let put = |vm: &crate::world::Vm| {
             for (at, word) in (0..).zip(entry) {
                 vm.memory.write_obj(word.to_le(), GuestAddress(DEVICE_STE + 8 * at)).unwrap();

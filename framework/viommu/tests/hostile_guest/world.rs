@@ -88,7 +88,7 @@ pub(crate) struct Setup {
     /// ID registers of both guests.
     pub(crate) registers: Vec<Register>,
     pub(crate) options: DirectOptions,
-    pub(crate) hardware: fn(Arc<ModelHardware>) -> Arc<dyn Hardware>,
+    pub(crate) hardware: Box<dyn FnOnce(Arc<ModelHardware>) -> Arc<dyn Hardware>>,
     pub(crate) host: Box<dyn FnOnce(HostBuilder) -> HostBuilder>,
     /// Instead of [`Interrupted`], for guest A.
     pub(crate) interrupts: Option<Arc<dyn Interrupts>>,
@@ -100,7 +100,7 @@ impl Default for Setup {
             plugin: Plugin::linked::<ArmSmmuv3>(),
             registers: Vec::new(),
             options: DirectOptions { sync_limit: Duration::from_secs(20), ..DirectOptions::default() },
-            hardware: |model| model,
+            hardware: Box::new(|model| model),
             host: Box::new(|builder| builder),
             interrupts: None,
         }
@@ -116,8 +116,7 @@ impl World {
         let Setup { plugin, registers, options, hardware, host, interrupts } = setup;
         let physical = PhysicalMemory::new();
         physical.add_dma(0x1_0000_0000, 256 << 20).unwrap();
-        let model =
-            ModelHardware::new(&plugin, physical.clone(), ModelConfig::default(), ModelMode::Inline).unwrap();
+        let model = ModelHardware::new(&plugin, physical.clone(), ModelConfig::default(), ModelMode::Inline).unwrap();
         let backend = Direct::new(&plugin, hardware(model.clone()), options).unwrap();
         let host: Host = host(AsyncHost::builder().backend(backend).plugin(plugin)).build().unwrap().into();
         let vm = |number: u64, stream, interrupts| Vm::new(&host, &physical, number, stream, &registers, interrupts);

@@ -53,8 +53,8 @@ pub(crate) fn memory() -> Arc<GuestMemoryMmap> {
         word(cd, 25 | 1 << 30 | 1 << 31 | 4 << 32 | 1 << 41 | 1 << 45 | 1 << 46 | asid << 48);
         word(cd + 8, STAGE_1);
     }
-    // A level-1 block, EL0 may read and write, accessed.
-    word(STAGE_1, RAM | 1 << 10 | 1 << 6 | 1);
+    // A level-1 block, EL0 may read and write, accessed, not global.
+    word(STAGE_1, RAM | 1 << 11 | 1 << 10 | 1 << 6 | 1);
     Arc::new(memory)
 }
 

@@ -80,7 +80,9 @@ impl Frontend for MockFrontend {
 
     fn fault(&mut self, fault: GuestFault) -> Effects {
         self.behaviour.enter("frontend_fault");
-        self.frame.stop(fault.0.clamp(1, 0xff));
+        if fault != GuestFault::EVENT_ABORT {
+            self.frame.stop(fault.0.clamp(1, 0xff));
+        }
         self.effects("frontend_fault", Effects { lines: 1 << 3, ..Effects::default() })
     }
 
