@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use viommu_plugin::{HostIds, NO_STREAM};
 
-/// One guest's IDs, replaced as a whole. The data path keeps a copy ([`Snapshot`]) and looks at one number a batch to
-/// see whether it is still the latest.
+/// One guest's IDs, replaced as a whole. The data path keeps a copy and looks at one number a batch to see whether
+/// it is still the latest.
 #[derive(Debug)]
 pub struct IdMap {
     tag: u32,
