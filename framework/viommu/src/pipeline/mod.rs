@@ -12,14 +12,19 @@
 //! Three locks, taken in this order: the queue (fetch to retire, one thread at a time for a guest), the shard's turn
 //! (while a batch is placed), the registers (for the length of one plugin call). Register reads take only the last.
 
+mod counters;
 mod guest_queue;
 mod id_map;
+mod interrupts;
 mod retire;
 mod route;
 mod settle;
 mod shard;
+mod turn;
 
+pub use counters::GuestCounters;
 pub use id_map::IdMap;
+pub use interrupts::{EventFdInterrupts, Interrupts, NoInterrupts};
 pub(crate) use shard::ShardCounts;
 pub use shard::{Lane, Shard, ShardMode, mark_vcpu_thread};
 
@@ -27,57 +32,15 @@ use crate::Cause;
 use crate::backend::{Owner, SinkError};
 use crate::metrics::GuestMetrics;
 use guest_queue::Fetch;
+use retire::Asked;
 use settle::Settle;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use viommu_plugin::{Actions, Configuration, Effects, EntryKey, GuestFault, Lookup, Mode, QueueState};
+use turn::DOORBELL;
+use viommu_plugin::{Actions, Configuration, EntryKey, GuestFault, Lookup, Mode};
 use viommu_plugin_host::{Codec, Frontend, PluginInfo};
 use vm_memory::GuestMemoryMmap;
-
-/// Interrupts of a guest's IOMMU, as the VMM delivers them. Called on any thread.
-pub trait Interrupts: Send + Sync + 'static {
-    /// A message-signalled interrupt: `data` written to guest physical `address`.
-    fn msi(&self, address: u64, data: u32);
-    /// A pulse on a wired line (the vendor's number; Arm: 0 EVTQ, 1 PRIQ, 2 CMD_SYNC, 3 GERROR).
-    fn line(&self, line: u32);
-    /// Only without a frontend, where the guest's event queue is the VMM's: a device faulted that the guest knows as
-    /// `virt_id`. In `record` the field that names the device is zero.
-    fn event(&self, _virt_id: u32, _record: &[u64]) {}
-    /// Only without a frontend: event records were lost.
-    fn event_lost(&self) {}
-}
-
-/// Delivers no interrupt: for guests that poll, and for replay.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoInterrupts;
-
-impl Interrupts for NoInterrupts {
-    fn msi(&self, _address: u64, _data: u32) {}
-    fn line(&self, _line: u32) {}
-}
-
-/// Interrupts by eventfd: one for each wired line, and one for messages, whose address and data the VMM programmed.
-#[derive(Debug)]
-pub struct EventFdInterrupts {
-    /// By line number; a line beyond the end is not delivered.
-    pub lines: Vec<vmm_sys_util::eventfd::EventFd>,
-    /// Signalled for every message.
-    pub message: Option<vmm_sys_util::eventfd::EventFd>,
-}
-
-impl Interrupts for EventFdInterrupts {
-    fn msi(&self, address: u64, data: u32) {
-        if let Some(Err(error)) = self.message.as_ref().map(|fd| fd.write(1)) {
-            tracing::warn!(address, data, %error, "guest MSI not delivered");
-        }
-    }
-    fn line(&self, line: u32) {
-        if let Some(Err(error)) = self.lines.get(line as usize).map(|fd| fd.write(1)) {
-            tracing::warn!(line, %error, "guest interrupt not delivered");
-        }
-    }
-}
 
 /// Sees the guest's words as they are consumed.
 pub trait CommandTap: Send + Sync + 'static {
@@ -129,52 +92,6 @@ pub struct PipelineParts {
     pub on_configuration: Box<dyn Fn(ConfigRequest) + Send + Sync>,
     /// Sees what the guest sent.
     pub tap: Option<Arc<dyn CommandTap>>,
-}
-
-/// Counters of one guest since it was made.
-#[derive(Debug, Default)]
-pub struct GuestCounters {
-    /// Doorbells that found commands.
-    pub doorbells: AtomicU64,
-    /// Guest commands consumed, SYNCs and configuration included.
-    pub commands: AtomicU64,
-    /// Guest SYNCs completed.
-    pub syncs: AtomicU64,
-    /// SYNCs put on the hardware queue for this guest.
-    pub hardware_syncs: AtomicU64,
-    /// Commands for streams without a vdevice.
-    pub local_stream: AtomicU64,
-    /// Prefetch hints.
-    pub hints: AtomicU64,
-    /// Event records delivered.
-    pub events: AtomicU64,
-    /// Faults by [`GuestFault`] number; the last slot takes unknown ones.
-    pub faults: [AtomicU64; 9],
-}
-
-impl GuestCounters {
-    fn add(counter: &AtomicU64, n: u64) {
-        counter.fetch_add(n, Ordering::Relaxed);
-    }
-
-    /// For counters that only change under the queue's lock: `_fetch` shows that the caller has it.
-    fn add_alone(counter: &AtomicU64, n: u64, _fetch: &Fetch) {
-        counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
-    }
-}
-
-/// What a register write asks for, taken out of the frontend's answer before its lock is given back.
-struct Asked {
-    actions: Actions,
-    /// Stores and interrupts, if there are any.
-    outside: Option<Effects>,
-}
-
-impl Asked {
-    fn of(effects: &Effects) -> Self {
-        let any = effects.store_count > 0 || effects.msi_count > 0 || effects.lines != 0;
-        Self { actions: effects.actions, outside: any.then_some(*effects) }
-    }
 }
 
 /// The data path of one vIOMMU.
@@ -269,8 +186,8 @@ impl Pipeline {
         }
         match turn {
             Some(mut fetch) => {
-                if asked.actions.any(Actions::KICK) {
-                    self.run(&mut fetch, u32::MAX, true);
+                if asked.actions.any(Actions::KICK) && self.run(&mut fetch, DOORBELL, true) {
+                    self.queue_rekick();
                 }
                 self.leave(Some(fetch));
             }
@@ -442,82 +359,6 @@ impl Pipeline {
         lock(&self.queue)
     }
 
-    /// The queue, if no other thread is at it.
-    fn try_queue(&self) -> Option<MutexGuard<'_, Fetch>> {
-        match self.queue.try_lock() {
-            Ok(fetch) => Some(fetch),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
-    /// Takes the queue as far as it goes, unless another thread is at it: that one looks again when it leaves.
-    fn kick(self: &Arc<Self>) {
-        self.kicked.store(true, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        while let Some(mut fetch) = self.try_queue() {
-            if self.kicked.swap(false, Ordering::SeqCst) {
-                self.run(&mut fetch, u32::MAX, true);
-            }
-            drop(fetch);
-            fence(Ordering::SeqCst);
-            if !self.kicked.load(Ordering::SeqCst) {
-                break;
-            }
-        }
-        self.settle.notify();
-    }
-
-    /// Gives the queue back, and looks after those who came in vain meanwhile.
-    fn leave(self: &Arc<Self>, turn: Option<MutexGuard<'_, Fetch>>) {
-        if turn.is_some() {
-            drop(turn);
-            barrier_after_unlock();
-            if self.kicked.load(Ordering::SeqCst) {
-                self.kick();
-            }
-            self.settle.notify();
-        }
-    }
-
-    /// [`Pipeline::kick`] on the shard's thread: bounded, so that no guest keeps the others' thread.
-    fn kick_bounded(self: &Arc<Self>) {
-        const COMMANDS: u32 = 4096;
-        self.rekick_queued.store(false, Ordering::SeqCst);
-        let doorbell = self.kicked.swap(false, Ordering::SeqCst);
-        let more = {
-            let mut fetch = self.queue();
-            self.run(&mut fetch, COMMANDS, doorbell)
-        };
-        if more || self.kicked.load(Ordering::SeqCst) {
-            self.queue_rekick();
-        }
-        self.settle.notify();
-    }
-
-    fn queue_rekick(self: &Arc<Self>) {
-        if !self.rekick_queued.swap(true, Ordering::SeqCst) {
-            self.shard.rekick(self);
-        }
-    }
-
-    fn idle(self: &Arc<Self>) -> bool {
-        if self.settle.is_quarantined() {
-            return true;
-        }
-        if self.settle.is_busy() || self.kicked.load(Ordering::SeqCst) {
-            return false;
-        }
-        let Some(turn) = self.try_queue() else { return false };
-        self.leave(Some(turn));
-        match self.registers().map(|registers| registers.queue()) {
-            Ok(Ok(queue)) => {
-                queue.state != QueueState::RUNNING || (queue.pending == 0 && queue.fault == GuestFault::NONE)
-            }
-            _ => true,
-        }
-    }
-
     fn request_and_wait(&self, request: ConfigRequest) -> Result<(), Cause> {
         self.settle.asked();
         (self.on_configuration)(request);
@@ -546,14 +387,4 @@ impl viommu_plugin::GuestMemory for GuestView<'_> {
 /// plain assignments.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Orders the release of a lock before a load that follows. On x86 the release is an exchange, which orders everything
-/// already: only the compiler must be told, and a doorbell is spared a full fence.
-#[inline]
-fn barrier_after_unlock() {
-    #[cfg(target_arch = "x86_64")]
-    std::sync::atomic::compiler_fence(Ordering::SeqCst);
-    #[cfg(not(target_arch = "x86_64"))]
-    fence(Ordering::SeqCst);
 }

@@ -1,10 +1,24 @@
 //! Step 6: what the guest sees when commands are done: CONS, completion signals, errors.
 
 use super::guest_queue::Fetch;
-use super::{Asked, GuestCounters, Pipeline};
-use viommu_plugin::{Effects, GuestFault};
+use super::{GuestCounters, Pipeline};
+use viommu_plugin::{Actions, Effects, GuestFault};
 use viommu_plugin_host::CallError;
 use vm_memory::{Bytes, GuestAddress};
+
+/// What a register write asks for, taken out of the frontend's answer before its lock is given back.
+pub(super) struct Asked {
+    pub(super) actions: Actions,
+    /// Stores and interrupts, if there are any.
+    pub(super) outside: Option<Effects>,
+}
+
+impl Asked {
+    pub(super) fn of(effects: &Effects) -> Self {
+        let any = effects.store_count > 0 || effects.msi_count > 0 || effects.lines != 0;
+        Self { actions: effects.actions, outside: any.then_some(*effects) }
+    }
+}
 
 impl Pipeline {
     /// CONS moves past `commands` commands: all of them are on the hardware queue, or needed no hardware.

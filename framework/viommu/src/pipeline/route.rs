@@ -133,12 +133,8 @@ impl Pipeline {
             return Ok(None);
         }
         let words = rewritten.written as usize * self.plugin.command_words;
-        let batch = Batch {
-            owner: self.owner,
-            words: Words::of(&fetch.host[..words]),
-            classes: rewritten.classes,
-            sync,
-        };
+        let batch =
+            Batch { owner: self.owner, words: Words::of(&fetch.host[..words]), classes: rewritten.classes, sync };
         let position = self.shard.submit(&self.lane, batch)?;
         fetch.before = before;
         if sync {
@@ -159,8 +155,7 @@ impl Pipeline {
         if fetch.before == Classes::NONE {
             return Ok(());
         }
-        let batch =
-            Batch { owner: self.owner, words: Words::of(&[]), classes: Classes::NONE, sync: true };
+        let batch = Batch { owner: self.owner, words: Words::of(&[]), classes: Classes::NONE, sync: true };
         let position = self.shard.submit(&self.lane, batch)?;
         GuestCounters::add_alone(&self.counters.hardware_syncs, 1, fetch);
         self.shard.wait(self.owner, position)?;
@@ -193,9 +188,11 @@ impl Pipeline {
 
     fn count(&self, rewritten: &Rewritten, fetch: &Fetch) {
         GuestCounters::add_alone(&self.counters.commands, u64::from(rewritten.taken), fetch);
-        for (counter, n) in
-            [(&self.metrics.tlb, rewritten.tlb), (&self.metrics.config, rewritten.config), (&self.metrics.atc, rewritten.atc)]
-        {
+        for (counter, n) in [
+            (&self.metrics.tlb, rewritten.tlb),
+            (&self.metrics.config, rewritten.config),
+            (&self.metrics.atc, rewritten.atc),
+        ] {
             if n > 0 {
                 counter.increment(u64::from(n));
             }

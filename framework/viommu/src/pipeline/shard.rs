@@ -246,8 +246,7 @@ impl Shard {
         if slot.ticket != ticket || !matches!(slot.state, SlotState::Queued) {
             return;
         }
-        let batch =
-            Batch { owner: lane.owner, words: Words::of(&slot.words), classes: slot.classes, sync: slot.sync };
+        let batch = Batch { owner: lane.owner, words: Words::of(&slot.words), classes: slot.classes, sync: slot.sync };
         slot.state = SlotState::Placed(self.put(turn, batch));
     }
 
