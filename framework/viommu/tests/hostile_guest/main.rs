@@ -4,6 +4,7 @@
 //! which checks that B's DMA, TLB entries, registers, doorbells and interrupts are as if A were not there.
 
 mod commands;
+mod endless;
 #[allow(dead_code)] // each test program uses a part
 #[path = "../objects/guest.rs"]
 mod guest;

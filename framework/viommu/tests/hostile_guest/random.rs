@@ -49,7 +49,7 @@ fn command(random: &mut Pcg32, tags: &[u32]) -> [u64; 2] {
         7 => [0x30, 0],
         8 => [0x05 | stream | random.next_u64() & 0xffff_f000, 1],
         9 => [0x06 | stream, 0],
-        10 => [0x40 | stream | random.next_u64() & 0xffff_fa00, address | u64::from(any) % 53],
+        10 => [0x40 | stream | random.next_u64() & 0xffff_fa00, address | (u64::from(any) % 53)],
         11 => [0x03 | stream, 1],
         12 => [0x01 | stream, 0],
         _ => SYNC,

@@ -12,7 +12,7 @@ use viommu::backend::direct::{Direct, DirectOptions, Hardware, ModelHardware, Mo
 use viommu::backend::{Backing, Mapping};
 use viommu::blocking::{Device, Host, Vdevice, Viommu};
 use viommu::objects::ViommuConfig;
-use viommu::pipeline::Interrupts;
+use viommu::pipeline::{CommandTap, Interrupts};
 use viommu::plugin::{Answer, GuestFault, ModelConfig, Register, Request, Status};
 use viommu::vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use viommu_plugin_host::Plugin;
@@ -92,6 +92,8 @@ pub(crate) struct Setup {
     pub(crate) host: Box<dyn FnOnce(HostBuilder) -> HostBuilder>,
     /// Instead of [`Interrupted`], for guest A.
     pub(crate) interrupts: Option<Arc<dyn Interrupts>>,
+    /// Sees guest A's commands.
+    pub(crate) tap: Option<Arc<dyn CommandTap>>,
 }
 
 impl Default for Setup {
@@ -103,6 +105,7 @@ impl Default for Setup {
             hardware: Box::new(|model| model),
             host: Box::new(|builder| builder),
             interrupts: None,
+            tap: None,
         }
     }
 }
@@ -113,14 +116,19 @@ impl World {
     }
 
     pub(crate) fn with(setup: Setup) -> Self {
-        let Setup { plugin, registers, options, hardware, host, interrupts } = setup;
+        let Setup { plugin, registers, options, hardware, host, interrupts, tap } = setup;
         let physical = PhysicalMemory::new();
         physical.add_dma(0x1_0000_0000, 256 << 20).unwrap();
         let model = ModelHardware::new(&plugin, physical.clone(), ModelConfig::default(), ModelMode::Inline).unwrap();
         let backend = Direct::new(&plugin, hardware(model.clone()), options).unwrap();
         let host: Host = host(AsyncHost::builder().backend(backend).plugin(plugin)).build().unwrap().into();
-        let vm = |number: u64, stream, interrupts| Vm::new(&host, &physical, number, stream, &registers, interrupts);
-        let (a, b) = (vm(0, STREAM_A, interrupts), vm(1, STREAM_B, None));
+        let vm = |number: u64, stream, interrupts: Option<Arc<dyn Interrupts>>, tap| {
+            let (memory, interrupted) = (guest::memory(), Arc::new(Interrupted::default()));
+            let interrupts = interrupts.unwrap_or_else(|| interrupted.clone());
+            let config = ViommuConfig { interrupts, tap, ..ViommuConfig::new(registers.clone(), memory.clone()) };
+            Vm::new(&host, &physical, HOST_RAM + number * 0x1000_0000, stream, memory, config, interrupted)
+        };
+        let (a, b) = (vm(0, STREAM_A, interrupts, tap), vm(1, STREAM_B, None, None));
         Self { model, host, a, b }
     }
 
@@ -169,21 +177,17 @@ impl Vm {
     fn new(
         host: &Host,
         physical: &PhysicalMemory,
-        number: u64,
+        host_ram: u64,
         stream: u32,
-        registers: &[Register],
-        interrupts: Option<Arc<dyn Interrupts>>,
+        memory: Arc<GuestMemoryMmap>,
+        config: ViommuConfig,
+        interrupted: Arc<Interrupted>,
     ) -> Self {
-        let host_ram = HOST_RAM + number * 0x1000_0000;
-        let memory = guest::memory();
         let region = memory.find_region(GuestAddress(RAM)).unwrap();
         physical.add_region(host_ram, region.get_mmap()).unwrap();
         let ioas = host.ioas().unwrap();
         let backing = Backing::Physical(host_ram);
         ioas.map(Mapping { iova: RAM, length: RAM_SIZE, backing, writable: true }).unwrap();
-        let interrupted = Arc::new(Interrupted::default());
-        let interrupts = interrupts.unwrap_or_else(|| interrupted.clone());
-        let config = ViommuConfig { interrupts, ..ViommuConfig::new(registers.to_vec(), memory.clone()) };
         let viommu = ioas.nest_parent().unwrap().viommu(config).unwrap();
         let device = host.device(stream).unwrap();
         let guest = Guest::new(&viommu, &memory);
