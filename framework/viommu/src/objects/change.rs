@@ -1,7 +1,7 @@
 //! One operation's effects on the backend, with what undoes them.
 
-use super::{Node, ObjectState};
 use super::served::Destroy;
+use super::{Node, ObjectState};
 use crate::backend::{ObjectKind, Objects};
 use crate::host::{Entry, HostEvent, Shared};
 use crate::seams::wait;
