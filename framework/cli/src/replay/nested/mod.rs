@@ -22,7 +22,9 @@ use inject::{Injector, Roster, Silent};
 use machine::{Machine, Streams, Tally, World};
 use schedule::{Gate, drive};
 use std::collections::BTreeSet;
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -50,8 +52,11 @@ const SYNC_LIMIT: Duration = Duration::from_secs(10);
 /// [`ReplayError`] if this guest cannot be a vIOMMU's, the plugin or the framework fails, or the file has changed.
 pub(super) fn replay(job: &Job<'_>) -> Result<Report, ReplayError> {
     let args = job.args;
-    let bytes: Arc<[u8]> = std::fs::read(job.path).map_err(|error| ReplayError::Read(error.to_string()))?.into();
-    let open = || Trace::from_reader(&job.path.display().to_string(), Cursor::new(bytes.clone()));
+    let file = Arc::new(File::open(job.path).map_err(|error| ReplayError::Read(error.to_string()))?);
+    let open = || {
+        let reader = BufReader::new(ReadAt { file: file.clone(), offset: 0 });
+        Trace::from_reader(&job.path.display().to_string(), reader)
+    };
     let header = open()?.header().clone();
     let shown = registers::shown(header.vendor, &job.scan);
     // Says by name if no vIOMMU can be what this guest was shown, before anything is built.
@@ -111,6 +116,21 @@ pub(super) fn replay(job: &Job<'_>) -> Result<Report, ReplayError> {
     let (machines, switches) = run(job, &world, machines)?;
     let elapsed = start.elapsed().as_secs_f64();
     summarise(job, &header, &world, &backend, machines, switches, elapsed)
+}
+
+/// A reader with a place of its own in a file that all machines share: a thousand machines need one descriptor, and no
+/// memory that grows with the recording.
+struct ReadAt {
+    file: Arc<File>,
+    offset: u64,
+}
+
+impl Read for ReadAt {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(bytes, self.offset)?;
+        self.offset += count as u64;
+        Ok(count)
+    }
 }
 
 fn model_mode(args: &Args) -> direct::ModelMode {
