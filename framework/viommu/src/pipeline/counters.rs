@@ -20,7 +20,7 @@ pub struct GuestCounters {
     pub hints: AtomicU64,
     /// Event records delivered.
     pub events: AtomicU64,
-    /// Faults by [`GuestFault`] number; the last slot takes unknown ones.
+    /// Faults by [`viommu_plugin::GuestFault`] number; the last slot takes unknown ones.
     pub faults: [AtomicU64; 9],
 }
 
