@@ -32,7 +32,6 @@ use crate::Cause;
 use crate::backend::{Owner, SinkError};
 use crate::metrics::GuestMetrics;
 use guest_queue::Fetch;
-use retire::Asked;
 use settle::Settle;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -166,7 +165,7 @@ impl Pipeline {
         let mut turn = self.try_queue();
         let asked = {
             let mut registers = self.registers()?;
-            let asked = registers.write(offset, size, value).map(Asked::of);
+            let asked = registers.write(offset, size, value).map(|effects| self.store(effects));
             // One lock for the doorbell and for where the queue is now, if it is this thread's turn to look.
             if let (Some(fetch), Ok(asked)) = (&mut turn, &asked)
                 && asked.actions.any(Actions::KICK)
@@ -176,22 +175,21 @@ impl Pipeline {
             asked
         };
         let asked = asked.inspect_err(|_| self.give_up(GuestFault::HOST_ERROR))?;
-        if let Some(effects) = &asked.outside {
-            self.signal(effects);
-        }
-        if asked.actions.any(Actions::RECONFIGURE) {
+        let actions = asked.actions;
+        self.signal(Ok(asked));
+        if actions.any(Actions::RECONFIGURE) {
             // The control plane may need the queue to answer.
             self.leave(turn.take());
             self.request_and_wait(ConfigRequest::Mode)?;
         }
         match turn {
             Some(mut fetch) => {
-                if asked.actions.any(Actions::KICK) && self.run(&mut fetch, DOORBELL, true) {
+                if actions.any(Actions::KICK) && self.run(&mut fetch, DOORBELL, true) {
                     self.queue_rekick();
                 }
                 self.leave(Some(fetch));
             }
-            None if asked.actions.any(Actions::KICK) => self.kick(),
+            None if actions.any(Actions::KICK) => self.kick(),
             None => {}
         }
         Ok(())
@@ -302,18 +300,18 @@ impl Pipeline {
         GuestCounters::add(&self.counters.events, 1);
         self.metrics.events.increment(1);
         let Ok(mut registers) = self.registers() else { return self.interrupts.event(virt_id, record) };
-        let effects = registers.event(virt_id, record).copied();
+        let asked = registers.event(virt_id, record).map(|effects| self.store(effects));
         drop(registers);
-        self.signal_result(effects);
+        self.signal(asked);
     }
 
     /// Shows the guest that events were lost.
     pub fn event_lost(&self) {
         self.metrics.events_lost.increment(1);
         let Ok(mut registers) = self.registers() else { return self.interrupts.event_lost() };
-        let effects = registers.event_lost().copied();
+        let asked = registers.event_lost().map(|effects| self.store(effects));
         drop(registers);
-        self.signal_result(effects);
+        self.signal(asked);
     }
 
     /// Stops this guest's queue for good.

@@ -2,22 +2,22 @@
 
 use super::guest_queue::Fetch;
 use super::{GuestCounters, Pipeline};
-use viommu_plugin::{Actions, Effects, GuestFault};
+use viommu_plugin::{Actions, Effects, GuestFault, Msi};
 use viommu_plugin_host::CallError;
 use vm_memory::{Bytes, GuestAddress};
 
-/// What a register write asks for, taken out of the frontend's answer before its lock is given back.
+/// What a frontend call asks for beyond guest memory, kept until the registers' lock is given back.
 pub(super) struct Asked {
     pub(super) actions: Actions,
-    /// Stores and interrupts, if there are any.
-    pub(super) outside: Option<Effects>,
+    /// Interrupts to send, if there are any.
+    signals: Option<Signals>,
 }
 
-impl Asked {
-    pub(super) fn of(effects: &Effects) -> Self {
-        let any = effects.store_count > 0 || effects.msi_count > 0 || effects.lines != 0;
-        Self { actions: effects.actions, outside: any.then_some(*effects) }
-    }
+struct Signals {
+    lines: u32,
+    messages: [Option<Msi>; 3],
+    /// A record that could not be stored.
+    lost: bool,
 }
 
 impl Pipeline {
@@ -39,16 +39,13 @@ impl Pipeline {
         let Ok(mut registers) = self.registers() else { return };
         let moved = if before > 0 { registers.advance(before) } else { Ok(()) };
         let command = fetch.guest_words(at, at + 1);
-        let asked = moved.and_then(|()| registers.sync_done(command.as_slice()).map(Asked::of));
+        let asked = moved.and_then(|()| registers.sync_done(command.as_slice()).map(|effects| self.store(effects)));
         fetch.seen = registers.queue_into(&mut fetch.queue).is_ok();
         drop(registers);
         GuestCounters::add_alone(&self.counters.syncs, 1, fetch);
         GuestCounters::add_alone(&self.counters.commands, 1, fetch);
         self.metrics.syncs.increment(1);
-        match asked {
-            Ok(asked) => asked.outside.iter().for_each(|effects| self.signal(effects)),
-            Err(error) => self.frontend_failed(&error),
-        }
+        self.signal(asked);
     }
 
     /// The command at CONS failed: the guest sees what hardware shows, and its queue stops.
@@ -57,38 +54,56 @@ impl Pipeline {
         GuestCounters::add(&self.counters.faults[slot], 1);
         self.metrics.fault(fault);
         let Ok(mut registers) = self.registers() else { return };
-        let effects = registers.fault(fault).copied();
+        let asked = registers.fault(fault).map(|effects| self.store(effects));
         drop(registers);
-        self.signal_result(effects);
+        self.signal(asked);
     }
 
-    pub(super) fn signal_result(&self, effects: Result<Effects, CallError>) {
-        match effects {
-            Ok(effects) => self.signal(&effects),
-            Err(error) => self.frontend_failed(&error),
+    /// Stores what a frontend call asks for. With the registers' lock held: a guest that reads the new index of its event
+    /// queue finds the record there.
+    pub(super) fn store(&self, effects: &Effects) -> Asked {
+        if effects.store_count == 0 && effects.msi_count == 0 && effects.lines == 0 {
+            return Asked { actions: effects.actions, signals: None };
         }
-    }
-
-    /// Stores first, then interrupts: a guest that takes the interrupt finds the record. A record that cannot be stored is
-    /// lost, and the guest told.
-    pub(super) fn signal(&self, effects: &Effects) {
-        for store in effects.stores.iter().take(effects.store_count as usize) {
-            let bytes = &store.bytes[..(store.len as usize).min(store.bytes.len())];
+        let mut signals = Signals { lines: effects.lines, messages: [None; 3], lost: false };
+        for (message, msi) in signals.messages[1..].iter_mut().zip(&effects.msis[..effects.msi_count as usize]) {
+            *message = Some(*msi);
+        }
+        for store in &effects.stores[..effects.store_count as usize] {
+            let bytes = &store.bytes[..store.len as usize];
             if self.memory.write_slice(bytes, GuestAddress(store.gpa)).is_err() {
                 // A word for an address that is no memory is a message: the guest aimed it at its interrupt controller.
                 match <[u8; 4]>::try_from(bytes) {
-                    Ok(data) => self.interrupts.msi(store.gpa, u32::from_le_bytes(data)),
-                    Err(_) => self.guest_fault(GuestFault::EVENT_ABORT),
+                    Ok(data) => {
+                        let data = u32::from_le_bytes(data);
+                        signals.messages[0] = Some(Msi { address: store.gpa, data, reserved: 0 });
+                    }
+                    Err(_) => signals.lost = true,
                 }
             }
         }
-        for msi in effects.msis.iter().take(effects.msi_count as usize) {
+        let any = signals.lines != 0 || signals.lost || signals.messages.iter().any(Option::is_some);
+        Asked { actions: effects.actions, signals: any.then_some(signals) }
+    }
+
+    /// Sends the interrupts that were asked for, after the stores. A record that could not be stored is lost, and the
+    /// guest told.
+    pub(super) fn signal(&self, asked: Result<Asked, CallError>) {
+        let signals = match asked {
+            Ok(Asked { signals: Some(signals), .. }) => signals,
+            Ok(_) => return,
+            Err(error) => return self.frontend_failed(&error),
+        };
+        for msi in signals.messages.iter().flatten() {
             self.interrupts.msi(msi.address, msi.data);
         }
-        let mut lines = effects.lines;
+        let mut lines = signals.lines;
         while lines != 0 {
             self.interrupts.line(lines.trailing_zeros());
             lines &= lines - 1;
+        }
+        if signals.lost {
+            self.guest_fault(GuestFault::EVENT_ABORT);
         }
     }
 
