@@ -35,12 +35,11 @@ impl Pipeline {
 
     /// The hardware finished everything before this SYNC: CONS moves past it (and past the `before` commands before it,
     /// if it has not yet), and its signal goes out.
-    pub(super) fn sync_done(&self, before: u32, at: usize, fetch: &mut Fetch) {
+    pub(super) fn sync_done(&self, before: u32, at: usize, fetch: &Fetch) {
         let Ok(mut registers) = self.registers() else { return };
         let moved = if before > 0 { registers.advance(before) } else { Ok(()) };
         let command = fetch.guest_words(at, at + 1);
         let asked = moved.and_then(|()| registers.sync_done(command.as_slice()).map(|effects| self.store(effects)));
-        fetch.seen = registers.queue_into(&mut fetch.queue).is_ok();
         drop(registers);
         GuestCounters::add_alone(&self.counters.syncs, 1, fetch);
         GuestCounters::add_alone(&self.counters.commands, 1, fetch);

@@ -41,7 +41,13 @@ impl Pipeline {
                 }
             };
             left = left.saturating_sub(fetched as u32);
+            let all = fetched == fetch.queue.pending as usize;
             if let Next::Leave = self.run_fetched(fetch, fetched) {
+                return false;
+            }
+            // What the guest adds from now on comes with a doorbell of its own, and that finds this thread here: it is
+            // looked for when the turn ends.
+            if all {
                 return false;
             }
         }
