@@ -1,7 +1,7 @@
 //! Whose turn it is at a guest's queue: one thread at a time, and no doorbell lost between them.
 
 use super::Pipeline;
-use super::guest_queue::Fetch;
+use super::guest_queue::{BATCH, Fetch};
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, MutexGuard, TryLockError};
 use viommu_plugin::{GuestFault, QueueState};
@@ -9,8 +9,9 @@ use viommu_plugin::{GuestFault, QueueState};
 /// Commands that a guest's own thread takes at once, about: twice what the largest queue holds. A guest that fills its
 /// queue as fast as it is emptied has the rest taken by the shard's thread, in turn with the other guests'.
 pub(super) const DOORBELL: u32 = 1 << 20;
-/// How often a guest's own thread looks again because another thread of the guest rang meanwhile.
-const ROUNDS: u32 = 64;
+/// How often a guest's own thread looks again because another thread of the guest rang meanwhile: as often as the
+/// commands above may come in.
+const ROUNDS: u32 = DOORBELL / BATCH as u32;
 
 impl Pipeline {
     /// The queue, if no other thread is at it.
@@ -26,13 +27,14 @@ impl Pipeline {
     pub(super) fn kick(self: &Arc<Self>) {
         self.kicked.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        let mut rounds = 0;
+        let taken = || self.counters.commands.load(Ordering::Relaxed);
+        let (before, mut rounds) = (taken(), 0);
         while let Some(mut fetch) = self.try_queue() {
             let more = self.kicked.swap(false, Ordering::SeqCst) && self.run(&mut fetch, DOORBELL, true);
             drop(fetch);
             fence(Ordering::SeqCst);
             rounds += 1;
-            if more || rounds == ROUNDS {
+            if more || rounds == ROUNDS || taken() - before >= u64::from(DOORBELL) {
                 self.queue_rekick();
                 break;
             }
