@@ -116,9 +116,11 @@ fn a_missing_plugin_is_an_error_that_says_where_it_was_looked_for() {
     }
 
     // The vendor's plugin is a file of its own: a binary alone replays nothing.
-    let alone = tempfile::tempdir().unwrap();
+    // A link, not a copy: a program that somebody still has open for writing (a child of another test, between fork and
+    // exec) cannot be run.
+    let alone = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let binary = alone.path().join("viommu");
-    std::fs::copy(env!("CARGO_BIN_EXE_viommu"), &binary).unwrap();
+    std::fs::hard_link(env!("CARGO_BIN_EXE_viommu"), &binary).unwrap();
     let run = |folder: &Path| {
         let mut command = Command::new(&binary);
         command.args(["replay", "--bare"]).arg(&trace).env("VIOMMU_PLUGIN_PATH", folder);
