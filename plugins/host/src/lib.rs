@@ -26,6 +26,9 @@
 //! A plugin is trusted code: its panics are contained, what it returns is checked, a crash ends the process. Loading one
 //! runs its code. A library is never unmapped.
 
+// UNSAFETY: the outside of the C boundary. Each module that calls through the table says so at its head.
+#![deny(unsafe_code)]
+
 mod answers;
 mod callbacks;
 mod codec;

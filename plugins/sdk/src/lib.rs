@@ -44,6 +44,9 @@
 //! assert_eq!(host[0], 0x308 << 32 | 1);
 //! ```
 
+// UNSAFETY: export.rs alone, the inside of the C boundary.
+#![deny(unsafe_code)]
+
 pub mod abi;
 mod codec;
 mod driver;
