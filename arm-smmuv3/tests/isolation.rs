@@ -102,28 +102,6 @@ fn check_counts(done: &Rewritten, guest: &[u64], out: &[u64], context: &str) {
 }
 
 #[test]
-fn in_pieces_or_at_once_is_the_same() {
-    for seed in 0..64 {
-        let mut random = Random(seed);
-        let codec = codec(true, 20);
-        let ids = HostIds { tag: 5, streams: &[1, NO_STREAM, 3, 4, NO_STREAM, 6] };
-        let guest: Vec<u64> = (0..16).flat_map(|_| random.command()).collect();
-        let mut whole = vec![0; guest.len()];
-        let at_once = codec.rewrite(&guest, Classes::NONE, ids, &mut whole);
-        let (mut pieces, mut before, mut taken) = (Vec::new(), Classes::NONE, 0);
-        while taken < at_once.taken as usize {
-            let mut out = [0; 2];
-            let done = codec.rewrite(&guest[2 * taken..][..2], before, ids, &mut out);
-            assert_eq!(done.taken, 1, "seed {seed} at {taken}");
-            pieces.extend_from_slice(&out[..2 * done.written as usize]);
-            before = before.with(done.classes);
-            taken += 1;
-        }
-        assert_eq!(pieces, whole[..2 * at_once.written as usize], "seed {seed}");
-    }
-}
-
-#[test]
 fn a_device_cache_is_invalidated_only_after_synced_tlb_invalidations() {
     let codec = codec(true, 0);
     let ids = HostIds { tag: 5, streams: &[7, NO_STREAM] };

@@ -28,6 +28,7 @@ mod facts;
 mod frontend;
 mod machine;
 mod model;
+pub mod proof;
 mod random;
 mod samples;
 
