@@ -8,8 +8,9 @@ use viommu::backend::direct::{
     Direct, DirectOptions, Hardware, InterruptHandler, ModelHardware, ModelMode, PhysicalMemory,
 };
 use viommu::backend::{Objects, Owner};
-use viommu::pipeline::{NoInterrupts, Pipeline, PipelineParts, Shard, ShardMode};
+use viommu::pipeline::{NoInterrupts, Pipeline, PipelineParts, Shard, ShardMode, ShardParts};
 use viommu::plugin::{ModelConfig, NO_STREAM, RingGeometry};
+use viommu::seams::{MonotonicClock, OsThreads};
 use viommu::vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use viommu_plugin_host::Plugin;
 use viommu_trace::{Record, Role, Trace};
@@ -91,7 +92,16 @@ impl Guest {
             let viommu = backend.viommu_alloc(parent).await.expect("vIOMMU");
             (viommu, backend.sink(viommu.id).expect("sink"))
         });
-        let shard = Shard::new(0, sink, "bench", ShardMode::Direct, Duration::from_secs(1)).expect("thread");
+        let shard = Shard::new(ShardParts {
+            index: 0,
+            sink,
+            vendor: "bench",
+            mode: ShardMode::Direct,
+            sync_limit: Duration::from_secs(1),
+            clock: Arc::new(MonotonicClock::default()),
+            threads: &OsThreads,
+        });
+        let shard = shard.expect("thread");
         let size = 16usize << queue_log2;
         let memory = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(QUEUE), size)]).expect("mmap"));
         let pipeline = Pipeline::new(PipelineParts {

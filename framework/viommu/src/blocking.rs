@@ -15,7 +15,7 @@
 use crate::backend::{Mapping, ObjectKind};
 use crate::objects::{self, NestedCounters, ObjectInfo, ViommuConfig};
 use crate::pipeline::{Invalidated, Pipeline};
-use crate::seams::wait;
+use crate::seams::{on_actor_thread, wait};
 use crate::{Cause, Error, HostEvent, Leftovers};
 use std::sync::Arc;
 use viommu_plugin::EntryKey;
@@ -31,10 +31,7 @@ fn run<T>(
 }
 
 fn may_block(kind: ObjectKind, operation: &'static str) -> Result<(), Error> {
-    match actix::Arbiter::try_current() {
-        Some(_) => Err(Cause::WouldDeadlock.of(kind, None, operation)),
-        None => Ok(()),
-    }
+    if on_actor_thread() { Err(Cause::WouldDeadlock.of(kind, None, operation)) } else { Ok(()) }
 }
 
 /// See [`crate::Host`].

@@ -11,20 +11,21 @@ pub(crate) use shared::{Route, Shared};
 pub(crate) use workers::Reap;
 
 use crate::backend::{Host as HostWords, ObjectKind, Objects, Sink};
-use crate::objects::served::State;
+use crate::objects::served::{State, destroy_by};
 use crate::objects::{
     AllocFaultQueue, AllocIoas, BindDevice, Device, DeviceState, FaultQueue, Ioas, IoasState, Link, NestParent,
     NestParentState, NestedHwpt, NestedHwptState, Node, ObjectInfo, Viommu, ViommuState,
 };
 use crate::pipeline::ShardMode;
-use crate::seams::{BlockingPool, Clock, FaultPlan, MonotonicClock, TokioPool, wait};
+use crate::seams::{
+    BlockingPool, Clock, FaultPlan, MonotonicClock, OsThreads, Running, Threads, on_actor_thread, wait,
+};
+use crate::simulation::{self, Simulation};
 use crate::{Cause, Error};
-use actix::Arbiter;
 use dashmap::{DashMap, DashSet};
 use shared::{ShardOptions, WrapSink};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::Duration;
 use viommu_plugin_host::Plugin;
 use workers::ActorThread;
@@ -39,6 +40,8 @@ pub struct HostBuilder {
     wrap_sink: WrapSink,
     clock: Arc<dyn Clock>,
     pool: Option<Arc<dyn BlockingPool>>,
+    threads: Arc<dyn Threads>,
+    simulated: Option<u64>,
     faults: FaultPlan,
 }
 
@@ -94,6 +97,20 @@ impl HostBuilder {
         self.pool = Some(pool);
         self
     }
+    /// Where the host's own threads come from.
+    #[must_use]
+    pub fn threads(mut self, threads: Arc<dyn Threads>) -> Self {
+        self.threads = threads;
+        self
+    }
+    /// Runs the whole host on this thread: its clock stands still, its threads and blocking jobs are tasks of the
+    /// thread's [`Simulation`] (entered with `seed` if there is none), and what happens next is drawn. Its backend has to
+    /// take its seams from the simulation too. The host must be used, and dropped, on this thread only.
+    #[must_use]
+    pub fn simulated(mut self, seed: u64) -> Self {
+        self.simulated = Some(seed);
+        self
+    }
     /// Panics to inject, for tests of supervision.
     #[must_use]
     pub fn faults(mut self, plan: FaultPlan) -> Self {
@@ -105,7 +122,7 @@ impl HostBuilder {
     ///
     /// # Errors
     /// If backend or plugin is missing, there are no shards (EINVAL), or a thread cannot be started.
-    pub fn build(self) -> Result<Host, Error> {
+    pub fn build(mut self) -> Result<Host, Error> {
         let failed = |cause: Cause| cause.of(ObjectKind::Host, None, "build");
         let missing = |what: &str| failed(Cause::Invalid(format!("a host needs a {what}")));
         let backend = self.backend.ok_or_else(|| missing("backend"))?;
@@ -113,15 +130,23 @@ impl HostBuilder {
         if self.shards == 0 {
             return Err(missing("shard"));
         }
-        let actors = ActorThread::start().map_err(|error| failed(error.into()))?;
+        let simulated = self.simulated.map(|seed| Simulation::current().map_or_else(|| Simulation::enter(seed), Ok));
+        if let Some(simulation) = simulated.transpose().map_err(failed)? {
+            self.clock = simulation.clock();
+            self.threads = simulation.threads();
+            self.pool = Some(simulation.blocking_pool());
+        }
+        let actors = if self.simulated.is_some() { ActorThread::simulated() } else { ActorThread::start() };
+        let actors = actors.map_err(|error| failed(error.into()))?;
         let (reaper, reaped) = flume::unbounded();
         let (supervisor, supervised) = flume::unbounded();
         let shared = Arc::new(Shared {
             backend: backend.clone(),
             plugin,
             arbiter: actors.arbiter.clone(),
-            pool: self.pool.unwrap_or_else(|| Arc::new(TokioPool(actors.runtime.clone()))),
+            pool: self.pool.unwrap_or_else(|| actors.pool()),
             clock: self.clock,
+            threads: self.threads,
             faults: self.faults,
             registry: registry::Registry::default(),
             streams: DashSet::new(),
@@ -143,10 +168,8 @@ impl HostBuilder {
         actors.arbiter.spawn(workers::supervisor(Arc::downgrade(&shared), supervised));
         let (stop, stopped) = flume::bounded(0);
         let (weak, events) = (Arc::downgrade(&shared), backend.events());
-        let router = std::thread::Builder::new()
-            .name("viommu-events".into())
-            .spawn(move || workers::route_events(&weak, &events, &stopped))
-            .map_err(|error| failed(error.into()))?;
+        let route = Box::new(move || workers::route_events(&weak, &events, &stopped));
+        let router = shared.threads.spawn("viommu-router", route).map_err(|error| failed(error.into()))?;
         let node = Node::new(ObjectKind::Host, 0, Vec::new());
         let link = Link::unpublished(&shared, node, Arc::new(()), (), HostState);
         Ok(Host { link, shared, actors, stop: Some(stop), router: Some(router), flushed: false })
@@ -188,7 +211,7 @@ pub struct Host {
     shared: Arc<Shared>,
     actors: ActorThread,
     stop: Option<flume::Sender<()>>,
-    router: Option<JoinHandle<()>>,
+    router: Option<Box<dyn Running>>,
     flushed: bool,
 }
 
@@ -210,6 +233,8 @@ impl Host {
             wrap_sink: Box::new(|sink| sink),
             clock: Arc::new(MonotonicClock::default()),
             pool: None,
+            threads: Arc::new(OsThreads),
+            simulated: None,
             faults: FaultPlan::none(),
         }
     }
@@ -324,7 +349,7 @@ impl Host {
             }
             held.push((node.kind, node.id));
             if let Some(object) = destroy.upgrade()
-                && !matches!(object.send(crate::objects::served::Destroy).await, Ok(Ok(())))
+                && !matches!(destroy_by(&object, node.id).await, Ok(Ok(())))
             {
                 self.shared.reap(Reap::Object { node, object });
             }
@@ -333,6 +358,9 @@ impl Host {
         held.sort_by_key(|(_, id)| *id);
         let remaining = self.shared.backend.live().into_iter().map(|(id, kind)| (kind, id)).collect();
         self.flushed = true;
+        if simulation::is_here() {
+            return Leftovers { held, remaining };
+        }
         // The threads are joined on the pool's behalf by a thread of its own: this one may be a runtime's.
         let (done, ended) = tokio::sync::oneshot::channel();
         let joiner = std::thread::Builder::new().name("viommu-shutdown".into()).spawn(move || {
@@ -352,15 +380,12 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if !self.flushed && Arbiter::try_current().is_none() {
+        if !self.flushed && !on_actor_thread() {
             wait(self.settle());
         }
         drop(self.stop.take());
-        if let Some(router) = self.router.take()
-            && router.thread().id() != std::thread::current().id()
-            && router.join().is_err()
-        {
-            tracing::error!("the event router panicked");
+        if let Some(router) = self.router.take() {
+            router.join();
         }
         self.actors.stop();
     }

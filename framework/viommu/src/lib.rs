@@ -80,6 +80,7 @@ pub mod objects;
 pub mod pipeline;
 pub mod proposal;
 pub mod seams;
+pub mod simulation;
 
 pub use error::{Cause, Error};
 pub use host::{Host, HostBuilder, HostEvent, Leftovers};

@@ -7,12 +7,12 @@ use crate::Cause;
 use crate::backend::{Host as HostWords, Objects, Owner, Sink};
 use crate::objects::ViommuState;
 use crate::objects::served::Served;
-use crate::pipeline::{Pipeline, Shard, ShardMode};
-use crate::seams::{BlockingPool, Clock, FaultPlan};
+use crate::pipeline::{Pipeline, Shard, ShardMode, ShardParts};
+use crate::seams::{BlockingPool, Clock, FaultPlan, Threads, lock};
 use actix::{ArbiterHandle, WeakAddr};
 use dashmap::{DashMap, DashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use viommu_plugin_host::Plugin;
 
@@ -41,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) arbiter: ArbiterHandle,
     pub(crate) pool: Arc<dyn BlockingPool>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) threads: Arc<dyn Threads>,
     pub(crate) faults: FaultPlan,
     pub(crate) registry: Registry,
     /// Host streams bound.
@@ -71,12 +72,22 @@ impl Shared {
     /// An owner number that nobody had, and the shard its commands go to.
     pub(crate) fn owner_and_shard(&self, viommu: u32) -> Result<(Owner, Arc<Shard>), Cause> {
         let owner = Owner(self.last_owner.fetch_add(1, Ordering::Relaxed) + 1);
-        let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shards = lock(&self.shards);
         if shards.is_empty() {
             let ShardOptions { count, mode, sync_limit, wrap } = &self.shard_options;
             let sink = wrap(self.backend.sink(viommu)?);
             let vendor = &self.plugin.info().name;
-            let made = (0..*count).map(|index| Shard::new(index, sink.clone(), vendor, *mode, *sync_limit));
+            let made = (0..*count).map(|index| {
+                Shard::new(ShardParts {
+                    index,
+                    sink: sink.clone(),
+                    vendor,
+                    mode: *mode,
+                    sync_limit: *sync_limit,
+                    clock: self.clock.clone(),
+                    threads: &*self.threads,
+                })
+            });
             *shards = made.collect::<Result<_, _>>()?;
         }
         Ok((owner, shards[owner.0 as usize % shards.len()].clone()))

@@ -3,16 +3,16 @@
 use super::event::HostEvent;
 use super::shared::Shared;
 use crate::backend::BackendEvent;
-use crate::objects::served::{Destroy, Do, Restart};
+use crate::objects::served::{Destroy, Do, Restart, destroy_by};
 use crate::objects::{Node, ObjectState, Quarantine};
-use crate::seams::wait;
+use crate::seams::{BlockingPool, Running, TokioPool, wait};
+use crate::simulation;
 use actix::{Arbiter, ArbiterHandle, Recipient, System};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 use viommu_plugin::GuestFault;
 
@@ -28,10 +28,15 @@ pub(crate) enum Reap {
 
 /// The thread that runs the actors.
 pub(crate) struct ActorThread {
-    system: System,
-    thread: Option<JoinHandle<()>>,
     pub(crate) arbiter: ArbiterHandle,
-    pub(crate) runtime: tokio::runtime::Handle,
+    /// None in a simulation, whose thread runs them.
+    own: Option<Own>,
+}
+
+struct Own {
+    system: System,
+    thread: Option<Box<dyn Running>>,
+    runtime: tokio::runtime::Handle,
 }
 
 impl ActorThread {
@@ -50,17 +55,30 @@ impl ActorThread {
         let thread = std::thread::Builder::new().name("viommu-actors".into()).spawn(body)?;
         let (system, arbiter, runtime) =
             start.recv().map_err(|_| std::io::Error::other("the actor system did not start"))?;
-        Ok(Self { system, thread: Some(thread), arbiter, runtime })
+        Ok(Self { arbiter, own: Some(Own { system, thread: Some(Box::new(thread)), runtime }) })
+    }
+
+    /// The system of this thread's simulation.
+    pub(crate) fn simulated() -> std::io::Result<Self> {
+        let arbiter = simulation::System::here()?.ok_or_else(|| std::io::Error::other("not in a simulation"))?;
+        Ok(Self { arbiter, own: None })
+    }
+
+    /// The blocking pool of its runtime.
+    pub(crate) fn pool(&self) -> Arc<dyn BlockingPool> {
+        let runtime = self.own.as_ref().map(|own| own.runtime.clone());
+        match runtime {
+            Some(runtime) => Arc::new(TokioPool(runtime)),
+            None => simulation::blocking_pool(),
+        }
     }
 
     /// Ends the system and, unless called on it, waits for its thread.
     pub(crate) fn stop(&mut self) {
-        self.system.stop();
-        if let Some(thread) = self.thread.take()
-            && thread.thread().id() != std::thread::current().id()
-            && thread.join().is_err()
-        {
-            tracing::error!("the actor thread panicked");
+        let Some(own) = &mut self.own else { return };
+        own.system.stop();
+        if let Some(thread) = own.thread.take() {
+            thread.join();
         }
     }
 }
@@ -95,7 +113,7 @@ async fn reap(shared: &std::sync::Weak<Shared>, what: Reap) -> Option<Reap> {
             if node.state() == ObjectState::Destroyed {
                 return None;
             }
-            match object.send(Destroy).await {
+            match destroy_by(&object, node.id).await {
                 Ok(Ok(())) => None,
                 _ if node.state() == ObjectState::Destroyed => None,
                 Ok(Err(error)) => {
@@ -126,6 +144,7 @@ pub(crate) async fn supervisor(shared: std::sync::Weak<Shared>, work: flume::Rec
         let Some(rest) = shared.upgrade().map(|shared| shared.registry.rest_for_one(id)) else { return };
         for (node, restart) in rest {
             let Some(actor) = restart.upgrade() else { continue };
+            simulation::pass(node.id, "restart").await;
             if let Ok(Err(error)) = actor.send(Restart).await {
                 tracing::warn!(%error, id = node.id, "restart failed");
                 break;
@@ -170,14 +189,10 @@ fn route(shared: &Shared, event: BackendEvent) {
         }
         BackendEvent::Host { stream, code } => shared.tell(HostEvent::HostFault { stream, code }),
         BackendEvent::Lost => {
-            let mut told: Vec<u32> = Vec::new();
-            let routes: Vec<_> = shared.routes.iter().map(|route| route.pipeline.clone()).collect();
-            for pipeline in routes {
-                if !told.contains(&pipeline.owner().0) {
-                    told.push(pipeline.owner().0);
-                    pipeline.event_lost();
-                }
-            }
+            // Each guest once, in the order in which they came.
+            let guests = shared.routes.iter().map(|route| (route.pipeline.owner(), route.pipeline.clone()));
+            let guests: BTreeMap<_, _> = guests.collect();
+            guests.values().for_each(|pipeline| pipeline.event_lost());
             shared.tell(HostEvent::EventsLost);
         }
         BackendEvent::QueueError { owner, fault } => {
@@ -186,7 +201,7 @@ fn route(shared: &Shared, event: BackendEvent) {
                 shared.tell(HostEvent::DeviceTimedOut { viommu });
             } else if let Some(actor) = actor.upgrade() {
                 // At most one a guest: the sink takes no more commands of a quarantined owner.
-                actor.do_send(Do(Quarantine(fault)));
+                simulation::post(viommu, "quarantine", move || actor.do_send(Do(Quarantine(fault))));
             }
         }
     }

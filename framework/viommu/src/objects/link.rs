@@ -5,7 +5,7 @@ use super::served::{Destroy, Do, Operation, Restart, Served, State};
 use super::{Change, Node};
 use crate::backend::ObjectKind;
 use crate::host::{Entry, Reap, Shared};
-use crate::{Cause, Error};
+use crate::{Cause, Error, simulation};
 use actix::{Actor, Addr};
 use std::sync::Arc;
 
@@ -55,11 +55,13 @@ impl<S: State> Link<S> {
 
     /// Sends a message and waits for its answer.
     pub(crate) async fn ask<O: Operation<State = S>>(&self, operation: O) -> Result<O::Output, Error> {
+        simulation::pass(self.node.id, O::NAME).await;
         self.addr.send(Do(operation)).await.unwrap_or_else(|_| Err(self.closed(O::NAME)))
     }
 
     /// Destroys the object. Fails with EBUSY while others use it.
     pub(crate) async fn destroy(&self) -> Result<(), Error> {
+        simulation::pass(self.node.id, "destroy").await;
         self.addr.send(Destroy).await.unwrap_or_else(|_| Err(self.closed("destroy")))
     }
 

@@ -5,7 +5,7 @@ use super::change::{Change, error_of};
 use super::node::{Node, ObjectState};
 use crate::backend::ObjectKind;
 use crate::host::{HostEvent, Reap, Shared};
-use crate::{Cause, Error};
+use crate::{Cause, Error, simulation};
 use actix::prelude::*;
 use std::any::Any;
 use std::future::Future;
@@ -82,6 +82,12 @@ pub(crate) struct Do<O>(pub(crate) O);
 #[rtype(result = "Result<(), Error>")]
 pub(crate) struct Destroy;
 
+/// Sends [`Destroy`] to the actor of object `id`.
+pub(crate) async fn destroy_by(object: &Recipient<Destroy>, id: u32) -> Result<Result<(), Error>, actix::MailboxError> {
+    simulation::pass(id, "destroy").await;
+    object.send(Destroy).await
+}
+
 /// Makes the actor start over from the backend's objects.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Error>")]
@@ -111,7 +117,7 @@ impl<S: State> Served<S> {
                 return (None, Err(error_of(&node, O::CREATES, O::NAME, Cause::Closed)));
             };
             for (node, object) in outcome.after {
-                if !matches!(object.send(Destroy).await, Ok(Ok(()))) {
+                if !matches!(destroy_by(&object, node.id).await, Ok(Ok(()))) {
                     shared.reap(Reap::Object { node, object });
                 }
             }

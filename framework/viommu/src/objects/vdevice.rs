@@ -4,7 +4,7 @@ use super::served::{BoxedAnswer, Do, Served, State};
 use super::viommu::Unbind;
 use super::{Device, Link, Viommu, ViommuState};
 use crate::backend::ObjectKind;
-use crate::{Cause, Error};
+use crate::{Cause, Error, simulation};
 use actix::Addr;
 use std::sync::Arc;
 use viommu_plugin::EntryKey;
@@ -54,6 +54,7 @@ impl Vdevice {
 #[derive(Clone)]
 pub(crate) struct VdeviceState {
     pub(crate) viommu: Addr<Served<ViommuState>>,
+    pub(crate) viommu_id: u32,
     pub(crate) virt_id: u32,
 }
 
@@ -64,8 +65,9 @@ impl State for VdeviceState {
     type Keeps = (Viommu, Device);
 
     fn destroyed_by(&self, id: u32) -> Option<BoxedAnswer> {
-        let (viommu, virt_id) = (self.viommu.clone(), self.virt_id);
+        let (viommu, owner, virt_id) = (self.viommu.clone(), self.viommu_id, self.virt_id);
         Some(Box::pin(async move {
+            simulation::pass(owner, "unbind").await;
             let cause = match viommu.send(Do(Unbind { virt_id, vdevice: id })).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(error)) => error.cause,

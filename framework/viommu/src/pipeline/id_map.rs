@@ -1,6 +1,6 @@
 //! Step 2: which host stream each guest ID is, and under which tag the guest's translations are cached.
 
-use super::lock;
+use crate::seams::lock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use viommu_plugin::{HostIds, NO_STREAM};

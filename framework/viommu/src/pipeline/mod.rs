@@ -26,15 +26,16 @@ pub use counters::GuestCounters;
 pub use id_map::IdMap;
 pub use interrupts::{EventFdInterrupts, Interrupts, NoInterrupts};
 pub(crate) use shard::ShardCounts;
-pub use shard::{Lane, Shard, ShardMode, mark_vcpu_thread};
+pub use shard::{Lane, Shard, ShardMode, ShardParts, mark_vcpu_thread};
 
 use crate::Cause;
 use crate::backend::{Owner, SinkError};
 use crate::metrics::GuestMetrics;
+use crate::seams::lock;
 use guest_queue::Fetch;
 use settle::Settle;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use turn::DOORBELL;
 use viommu_plugin::{Actions, Configuration, EntryKey, GuestFault, Lookup, Mode};
@@ -215,7 +216,7 @@ impl Pipeline {
 
     /// Waits until the queue is idle or stopped and no configuration change is outstanding; `false` if `limit` ran out.
     pub fn wait_settled(self: &Arc<Self>, limit: Duration) -> bool {
-        self.settle.wait(limit, || self.idle())
+        self.settle.wait(limit, self.shard.clock(), || self.idle())
     }
 
     /// Command words from a VMM that emulates the registers itself: checked, rewritten, put on the hardware queue, and
@@ -361,7 +362,7 @@ impl Pipeline {
         self.settle.asked();
         (self.on_configuration)(request);
         let limit = self.shard.sync_limit().saturating_mul(4);
-        if self.settle.wait_answered(limit) { Ok(()) } else { Err(Cause::TimedOut(limit)) }
+        if self.settle.wait_answered(limit, self.shard.clock()) { Ok(()) } else { Err(Cause::TimedOut(limit)) }
     }
 
     fn give_up(&self, why: GuestFault) {
@@ -379,10 +380,4 @@ impl viommu_plugin::GuestMemory for GuestView<'_> {
         use vm_memory::{Bytes, GuestAddress};
         self.0.read_slice(bytes, GuestAddress(gpa)).map_err(|_| viommu_plugin::Unreadable)
     }
-}
-
-/// A panic of another holder leaves no half-made state behind these locks: plugin calls are contained, and the rest is
-/// plain assignments.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,9 +1,10 @@
 //! Whether a guest's queue may run, and waiting for it to come to rest.
 
-use super::lock;
+use crate::seams::{Clock, Wait, lock};
+use crate::simulation;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A configuration command waits for the control plane.
 const PAUSED: u32 = 1;
@@ -69,23 +70,28 @@ impl Settle {
         }
     }
 
-    pub(super) fn wait_answered(&self, limit: Duration) -> bool {
-        self.wait(limit, || self.asked.load(Ordering::SeqCst) == 0 || self.is_quarantined())
+    pub(super) fn wait_answered(&self, limit: Duration, clock: &dyn Clock) -> bool {
+        self.wait(limit, clock, || self.asked.load(Ordering::SeqCst) == 0 || self.is_quarantined())
     }
 
     /// Waits until `settled` says so; `false` if `limit` ran out. `settled` may take the other locks, so it is not asked
     /// under the gate: a change in between is caught by the short interval.
-    pub(super) fn wait(&self, limit: Duration, settled: impl Fn() -> bool) -> bool {
+    pub(super) fn wait(&self, limit: Duration, clock: &dyn Clock, settled: impl Fn() -> bool) -> bool {
         const RECHECK: Duration = Duration::from_micros(200);
         if settled() {
             return true;
         }
-        let end = Instant::now() + limit;
+        let end = clock.now() + limit;
+        let mut waiting = Wait::new();
         self.waiters.fetch_add(1, Ordering::SeqCst);
         let mut done = settled();
-        while !done && Instant::now() < end {
-            let gate = lock(&self.gate);
-            drop(self.changed.wait_timeout(gate, RECHECK).unwrap_or_else(PoisonError::into_inner));
+        while !done && clock.now() < end {
+            if simulation::is_here() {
+                waiting.pause();
+            } else {
+                let gate = lock(&self.gate);
+                drop(self.changed.wait_timeout(gate, RECHECK).unwrap_or_else(PoisonError::into_inner));
+            }
             done = settled();
         }
         self.waiters.fetch_sub(1, Ordering::SeqCst);

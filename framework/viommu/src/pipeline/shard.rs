@@ -1,9 +1,9 @@
 //! Step 4: whoever has work drains. One batch at a time takes its turn at the hardware queue.
 
-use super::{Pipeline, lock};
+use super::Pipeline;
 use crate::backend::{Batch, Host, Owner, Position, Sink, SinkError, Words};
 use crate::metrics::ShardMetrics;
-use crossbeam_utils::Backoff;
+use crate::seams::{Clock, Threads, Wait, lock, recv_timeout};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError, Weak};
@@ -100,6 +100,25 @@ pub struct Shard {
     queued: AtomicUsize,
     mailbox: (flume::Sender<Descriptor>, flume::Receiver<Descriptor>),
     jobs: flume::Sender<Rekick>,
+    clock: Arc<dyn Clock>,
+}
+
+/// What a [`Shard`] is made of.
+pub struct ShardParts<'a> {
+    /// Its number, for metrics.
+    pub index: usize,
+    /// Where batches go.
+    pub sink: Arc<dyn Sink<Accepts = Host>>,
+    /// The vendor's name, for metrics.
+    pub vendor: &'a str,
+    /// How batches reach the sink.
+    pub mode: ShardMode,
+    /// How long the hardware may take for a SYNC.
+    pub sync_limit: Duration,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where its thread comes from.
+    pub threads: &'a dyn Threads,
 }
 
 impl std::fmt::Debug for Shard {
@@ -109,17 +128,12 @@ impl std::fmt::Debug for Shard {
 }
 
 impl Shard {
-    /// A shard over `sink`, with its thread. `sync_limit` is how long the hardware may take for a SYNC.
+    /// A shard with its thread.
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub fn new(
-        index: usize,
-        sink: Arc<dyn Sink<Accepts = Host>>,
-        vendor: &str,
-        mode: ShardMode,
-        sync_limit: Duration,
-    ) -> std::io::Result<Arc<Self>> {
+    pub fn new(parts: ShardParts<'_>) -> std::io::Result<Arc<Self>> {
+        let ShardParts { index, sink, vendor, mode, sync_limit, clock, threads } = parts;
         let (jobs, inbox) = flume::unbounded();
         let shard = Arc::new(Self {
             index,
@@ -130,18 +144,23 @@ impl Shard {
             queued: AtomicUsize::new(0),
             mailbox: flume::bounded(MAILBOX),
             jobs,
+            clock,
         });
         let metrics = ShardMetrics::new(index, vendor);
         let weak = Arc::downgrade(&shard);
-        std::thread::Builder::new()
-            .name(format!("viommu-shard-{index}"))
-            .spawn(move || drain_of_last_resort(&weak, &inbox, metrics))?;
+        let clock = shard.clock.clone();
+        let body = move || drain_of_last_resort(&weak, &inbox, &*clock, &metrics);
+        threads.spawn(&format!("viommu-shard-{index}"), Box::new(body))?;
         Ok(shard)
     }
 
     /// Limit of one wait for the hardware.
     pub fn sync_limit(&self) -> Duration {
         self.sync_limit
+    }
+
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.clock
     }
 
     /// Puts a batch on the hardware queue and returns the place behind it.
@@ -181,13 +200,20 @@ impl Shard {
 
     fn turn_soon(&self) -> Option<MutexGuard<'_, ShardCounts>> {
         for _ in 0..SPINS {
-            match self.turn.try_lock() {
-                Ok(turn) => return Some(turn),
-                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+            if let Some(turn) = self.turn_now() {
+                return Some(turn);
             }
+            std::hint::spin_loop();
         }
         None
+    }
+
+    fn turn_now(&self) -> Option<MutexGuard<'_, ShardCounts>> {
+        match self.turn.try_lock() {
+            Ok(turn) => Some(turn),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     fn put(&self, turn: &mut ShardCounts, batch: Batch<'_, Host>) -> Result<Position, SinkError> {
@@ -213,12 +239,12 @@ impl Shard {
         if self.mailbox.0.try_send(Descriptor { lane: lane.clone(), ticket }).is_err() {
             self.queued.fetch_sub(1, Ordering::SeqCst);
         }
-        let backoff = Backoff::new();
+        let mut waiting = Wait::new();
         loop {
             if let Some(placed) = taken_result(lane) {
                 return placed;
             }
-            if let Ok(mut turn) = self.turn.try_lock() {
+            if let Some(mut turn) = self.turn_now() {
                 turn.mailed += 1;
                 if VCPU.get() {
                     self.place_slot(&mut turn, lane, ticket);
@@ -228,7 +254,7 @@ impl Shard {
                 }
                 continue;
             }
-            backoff.snooze();
+            waiting.pause();
         }
     }
 
@@ -255,7 +281,7 @@ impl Shard {
         if self.queued.load(Ordering::SeqCst) == 0 || VCPU.get() {
             return;
         }
-        if let Ok(mut turn) = self.turn.try_lock() {
+        if let Some(mut turn) = self.turn_now() {
             self.drain(&mut turn, FOREIGN);
         }
     }
@@ -273,9 +299,14 @@ fn taken_result(lane: &Lane) -> Option<Result<Position, SinkError>> {
 }
 
 /// The shard's thread: parks, takes up guest queues again after configuration changes, brings counters up to date.
-fn drain_of_last_resort(shard: &Weak<Shard>, inbox: &flume::Receiver<Rekick>, metrics: ShardMetrics) {
+fn drain_of_last_resort(
+    shard: &Weak<Shard>,
+    inbox: &flume::Receiver<Rekick>,
+    clock: &dyn Clock,
+    metrics: &ShardMetrics,
+) {
     loop {
-        let job = inbox.recv_timeout(FLUSH);
+        let job = recv_timeout(inbox, FLUSH, clock);
         let Some(shard) = shard.upgrade() else { return };
         match job {
             Ok(Rekick(pipeline)) => {

@@ -6,9 +6,10 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use viommu::backend::direct::{Clock, Hardware, InterruptHandler, PhysicalMemory, QueueControl, RingParts, RingSink};
+use viommu::backend::direct::{Hardware, InterruptHandler, PhysicalMemory, QueueControl, RingParts, RingSink};
 use viommu::backend::{BackendEvent, Batch, Host, Owner, Position, Sink, SinkError, Words};
 use viommu::plugin::{Classes, QueueFault, QueueFaultKind, RingGeometry};
+use viommu::seams::Clock;
 
 pub(crate) const PLAIN: u64 = 1;
 pub(crate) const SYNC: u64 = 2;
@@ -83,7 +84,7 @@ impl Rig {
         });
         let timer = fake.clone();
         // A clock that goes on by a millisecond whenever somebody looks.
-        let clock: Clock = Arc::new(move || Duration::from_millis(timer.now.fetch_add(1, Ordering::Relaxed)));
+        let clock: Arc<dyn Clock> = Arc::new(move || Duration::from_millis(timer.now.fetch_add(1, Ordering::Relaxed)));
         let (sender, events) = flume::bounded(16);
         let ring = RingSink::new(RingParts {
             hardware: fake.clone(),

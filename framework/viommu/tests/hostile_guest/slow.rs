@@ -6,8 +6,9 @@ use arm_smmuv3::spec::registers::offset;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use viommu::backend::direct::{Clock, DirectOptions, Hardware, InterruptHandler, ModelHardware, PhysicalMemory};
+use viommu::backend::direct::{DirectOptions, Hardware, InterruptHandler, ModelHardware, PhysicalMemory};
 use viommu::plugin::{GuestFault, RingGeometry};
+use viommu::seams::Clock;
 
 /// An SMMU that hears no doorbell while it is stuck.
 struct Stubborn {
@@ -45,7 +46,7 @@ fn a_sync_that_never_completes_is_its_guests_error() {
     let stuck = Arc::new(AtomicBool::new(false));
     let now = AtomicU64::new(0);
     // A clock that goes on by ten milliseconds whenever somebody looks.
-    let clock: Clock = Arc::new(move || Duration::from_millis(10 * now.fetch_add(1, Ordering::SeqCst)));
+    let clock: Arc<dyn Clock> = Arc::new(move || Duration::from_millis(10 * now.fetch_add(1, Ordering::SeqCst)));
     let switch = stuck.clone();
     let world = World::with(Setup {
         options: DirectOptions { sync_limit: Duration::from_secs(1), clock, ..DirectOptions::default() },

@@ -4,12 +4,12 @@
 //!   interrupt ─► wake (1 message at most) ─► thread: driver.event() until none ─► bounded channel ─► whoever routes
 //! ```
 
+use super::DriverCell;
 use super::hardware::Hardware;
-use super::{DriverCell, locked};
 use crate::Cause;
 use crate::backend::BackendEvent;
+use crate::seams::{Running, Threads, lock, recv};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
 use viommu_plugin::{EventOwner, HostEvent};
 
 /// Records taken in one go. A device that faults without pause is drained for ever, but never under one lock.
@@ -29,13 +29,13 @@ pub(super) struct Events {
     pub(super) receiver: flume::Receiver<BackendEvent>,
     /// The only strong reference: dropping it ends the thread.
     wake: Option<Arc<flume::Sender<()>>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Box<dyn Running>>,
 }
 
 impl Drain {
     /// Takes what the hardware has reported so far; how many records, at most [`TURN`].
     pub(super) fn run(&self) -> usize {
-        let mut lost = locked(&self.lost);
+        let mut lost = lock(&self.lost);
         for taken in 0..TURN {
             let event = self.driver.lock().event();
             match event {
@@ -75,6 +75,7 @@ impl Events {
         hardware: &dyn Hardware,
         driver: Arc<DriverCell>,
         channel: (flume::Sender<BackendEvent>, flume::Receiver<BackendEvent>),
+        threads: &dyn Threads,
     ) -> Result<Self, Cause> {
         let (sender, receiver) = channel;
         let drain = Arc::new(Drain { driver, sender, lost: Mutex::new(0) });
@@ -83,12 +84,12 @@ impl Events {
         let work = {
             let drain = drain.clone();
             move || {
-                for () in wakes {
+                while let Ok(()) = recv(&wakes) {
                     while drain.run() == TURN {}
                 }
             }
         };
-        let thread = thread::Builder::new().name("viommu-events".into()).spawn(work)?;
+        let thread = threads.spawn("viommu-events", Box::new(work))?;
         let weak = Arc::downgrade(&wake);
         hardware.on_interrupt(Box::new(move |_line| {
             if let Some(wake) = weak.upgrade() {
@@ -103,8 +104,8 @@ impl Events {
 impl Drop for Events {
     fn drop(&mut self) {
         self.wake = None;
-        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
-            let _ = thread.join();
+        if let Some(thread) = self.thread.take() {
+            thread.join();
         }
     }
 }

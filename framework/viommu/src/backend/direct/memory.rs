@@ -1,7 +1,7 @@
 //! The host's physical address space, as far as the IOMMU and this program see it.
 
-use super::locked;
 use crate::Cause;
+use crate::seams::lock;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -66,7 +66,7 @@ impl PhysicalMemory {
     /// # Errors
     /// EEXIST if other memory is there, EINVAL if it would go beyond 2^64.
     pub fn add_region(&self, pa: u64, mapping: Arc<MmapRegion>) -> Result<(), Cause> {
-        let _change = locked(&self.change);
+        let _change = lock(&self.change);
         self.insert(pa, mapping)
     }
 
@@ -75,7 +75,7 @@ impl PhysicalMemory {
     /// # Errors
     /// ENOENT if no region starts there; EBUSY if the driver has memory of it.
     pub fn remove_region(&self, pa: u64) -> Result<(), Cause> {
-        let mut change = locked(&self.change);
+        let mut change = lock(&self.change);
         let mut regions = Vec::clone(&self.regions.load());
         let at = regions.iter().position(|region| region.first == pa);
         let region = regions.remove(at.ok_or_else(|| Cause::Absent(format!("no memory starts at {pa:#x}")))?);
@@ -99,7 +99,7 @@ impl PhysicalMemory {
         let bytes =
             usize::try_from(len).ok().filter(|_| len > 0 && (len | pa).is_multiple_of(GRAIN)).ok_or_else(wrong)?;
         let mapping = MmapRegion::new(bytes).map_err(|e| Cause::Os(std::io::Error::other(e)))?;
-        let mut change = locked(&self.change);
+        let mut change = lock(&self.change);
         self.insert(pa, Arc::new(mapping))?;
         change.used.insert(pa, pa);
         change.release(pa, len);
@@ -199,7 +199,7 @@ impl PhysicalMemory {
         let (Some(bytes), true) = (bytes, align.is_power_of_two()) else {
             return Err(Cause::Invalid(format!("{len:#x} bytes aligned to {align:#x}")));
         };
-        let mut change = locked(&self.change);
+        let mut change = lock(&self.change);
         let Some(pa) = change.take(bytes, align) else {
             let size = change.free.values().chain(change.taken.values()).sum();
             return Err(Cause::Exhausted { pool: "bytes of DMA memory", size });
@@ -217,7 +217,7 @@ impl PhysicalMemory {
     /// # Errors
     /// EINVAL if it did not give that, or got it back already; nothing happens then.
     pub fn free(&self, pa: u64, len: u64) -> Result<(), Cause> {
-        let mut change = locked(&self.change);
+        let mut change = lock(&self.change);
         let bytes = len.checked_next_multiple_of(GRAIN);
         if bytes.is_none() || change.taken.get(&pa).copied() != bytes {
             return Err(Cause::Invalid(format!("{len:#x} bytes at {pa:#x} were not allocated")));

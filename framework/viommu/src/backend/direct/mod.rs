@@ -28,15 +28,16 @@ pub use hardware::{Hardware, InterruptHandler};
 pub use memory::PhysicalMemory;
 pub use model::{ModelHardware, ModelMode};
 pub use recover::QueueControl;
-pub use ring::{Clock, RingParts, RingSink};
+pub use ring::{RingParts, RingSink};
 
 use crate::backend::{ObjectKind, SinkError};
+use crate::seams::{Clock, MonotonicClock, OsThreads, Threads, lock};
 use crate::{Cause, Error};
 use events::Events;
 use graph::Graph;
 use hardware::Port;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
+use std::time::Duration;
 use tags::Tags;
 use viommu_plugin::{DriverInfo, HostInvalidation, QueueFault, Register, Scope};
 use viommu_plugin_host::{CallError, Driver, Plugin};
@@ -49,7 +50,9 @@ pub struct DirectOptions {
     /// Use only so many translation tags, to see what happens when they run out.
     pub tag_limit: Option<u32>,
     /// What [`DirectOptions::sync_limit`] is measured with.
-    pub clock: Clock,
+    pub clock: Arc<dyn Clock>,
+    /// Where the thread comes from that drains the event queue.
+    pub threads: Arc<dyn Threads>,
     /// Hardware events kept for a reader that is late; more are lost, and marked as [`BackendEvent::Lost`].
     ///
     /// [`BackendEvent::Lost`]: crate::backend::BackendEvent::Lost
@@ -57,11 +60,11 @@ pub struct DirectOptions {
 }
 
 impl Default for DirectOptions {
-    /// One second, as the kernel's drivers; all tags; the machine's clock; 4096 events.
+    /// One second, as the kernel's drivers; all tags; the machine's clock and threads; 4096 events.
     fn default() -> Self {
-        let start = Instant::now();
-        let clock: Clock = Arc::new(move || start.elapsed());
-        Self { sync_limit: Duration::from_secs(1), tag_limit: None, clock, event_capacity: 4096 }
+        let clock = Arc::new(MonotonicClock::default());
+        let sync_limit = Duration::from_secs(1);
+        Self { sync_limit, tag_limit: None, clock, threads: Arc::new(OsThreads), event_capacity: 4096 }
     }
 }
 
@@ -113,7 +116,7 @@ impl Direct {
         })?;
         let _ = slot.set(Arc::downgrade(&ring));
         hardware.ring_ready(&info.ring);
-        let events = Events::start(&*hardware, driver.clone(), channel)?;
+        let events = Events::start(&*hardware, driver.clone(), channel, &*options.threads)?;
         // Events from before the handler was set raised an interrupt that nobody heard.
         events.drain.run();
         let graph = Mutex::new(Graph::new(Tags::new(info.first_tag, info.last_tag, options.tag_limit)));
@@ -156,7 +159,7 @@ impl Direct {
 
 impl DriverCell {
     fn lock(&self) -> MutexGuard<'_, Driver> {
-        locked(&self.0)
+        lock(&self.0)
     }
 }
 
@@ -185,9 +188,4 @@ fn cause(error: SinkError) -> Cause {
         SinkError::Quarantined => Cause::Quarantined("its commands made the hardware queue stop".into()),
         SinkError::Gone(why) => Cause::Queue(why),
     }
-}
-
-/// The lock, whatever a panicking thread left: what is behind these locks is whole between two statements.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

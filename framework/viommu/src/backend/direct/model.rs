@@ -2,9 +2,9 @@
 
 use super::delay::Delay;
 use super::hardware::{Hardware, InterruptHandler};
-use super::locked;
 use super::memory::PhysicalMemory;
 use crate::Cause;
+use crate::seams::lock;
 use arc_swap::ArcSwapOption;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +20,8 @@ pub enum ModelMode {
     Inline,
     /// A thread of the model, woken by the doorbell.
     Thread,
+    /// Whoever calls [`ModelHardware::step`]: nothing executes by itself, and a wait for the queue only waits.
+    ByHand,
     /// A device that takes its time, in replay time, which counts events: one translation ([`ModelHardware::tick`]) or
     /// one command put on the ring. Each command executes, in ring order, no earlier than `d` events after it was put
     /// there, `d` drawn per command from `0..=64`. Waiting for the queue advances time to the oldest command's turn;
@@ -123,6 +125,11 @@ impl ModelHardware {
         self.shared.run(|inner| inner.model.translate(requests, answers))
     }
 
+    /// Executes at most `budget` commands of the ring; how many it was.
+    pub fn step(&self, budget: u32) -> u32 {
+        self.shared.run(|inner| inner.step(budget))
+    }
+
     /// Cache counters since creation.
     ///
     /// # Errors
@@ -167,7 +174,8 @@ impl Hardware for ModelHardware {
     }
 
     fn mmio_write(&self, offset: u64, size: u32, value: u64) {
-        self.shared.run(|inner| inner.write(offset, size, value, self.worker.is_some()));
+        self.shared
+            .run(|inner| inner.write(offset, size, value, matches!(self.mode, ModelMode::Thread | ModelMode::ByHand)));
         if let Some(worker) = &self.worker {
             // A full mailbox means that the thread will look again anyway.
             let _ = worker.doorbell.try_send(());
@@ -180,7 +188,7 @@ impl Hardware for ModelHardware {
 
     fn relax(&self) {
         match self.mode {
-            ModelMode::Thread => {}
+            ModelMode::Thread | ModelMode::ByHand => {}
             ModelMode::Inline => self.shared.run(|inner| inner.execute(WHOLE_RING)),
             ModelMode::Delayed { .. } => self.shared.run(|inner| {
                 if let Some(delay) = &mut inner.delay {
@@ -207,7 +215,7 @@ impl Hardware for ModelHardware {
 }
 
 impl Inner {
-    fn write(&mut self, offset: u64, size: u32, value: u64, threaded: bool) {
+    fn write(&mut self, offset: u64, size: u32, value: u64, later: bool) {
         if let Err(error) = self.model.mmio_write(offset, size, value) {
             tracing::error!(%error, "the model failed");
             return;
@@ -219,7 +227,7 @@ impl Inner {
                 }
                 self.execute_due();
             }
-            (None, Some(_)) if threaded => {}
+            (None, Some(_)) if later => {}
             _ => self.execute(WHOLE_RING),
         }
     }
@@ -252,7 +260,7 @@ impl Inner {
 impl Shared {
     /// Calls the model under its lock, then delivers the interrupts that it raised.
     fn run<R>(&self, call: impl FnOnce(&mut Inner) -> R) -> R {
-        let result = call(&mut locked(&self.inner));
+        let result = call(&mut lock(&self.inner));
         if self.raised.load(Ordering::Acquire) != 0 {
             self.deliver();
         }

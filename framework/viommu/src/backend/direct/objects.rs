@@ -1,9 +1,10 @@
 //! The uAPI's objects on an IOMMU that we own: check, act, record.
 
+use super::Direct;
 use super::graph::{Device, Graph, Hwpt, Ioas, NestParent, Object, Vdevice, Viommu};
-use super::{Direct, locked};
 use crate::Cause;
 use crate::backend::{BackendEvent, BackendInfo, Backing, Host, Mapping, ObjectKind, Objects, Sink, ViommuAlloc};
+use crate::seams::lock;
 use async_trait::async_trait;
 use std::sync::Arc;
 use viommu_plugin::{EntryKey, KeyKind};
@@ -11,19 +12,19 @@ use viommu_plugin::{EntryKey, KeyKind};
 #[async_trait]
 impl Objects for Direct {
     fn describe(&self) -> BackendInfo {
-        let tags = u32::try_from(locked(&self.graph).tags.size()).unwrap_or(u32::MAX);
+        let tags = u32::try_from(lock(&self.graph).tags.size()).unwrap_or(u32::MAX);
         BackendInfo { name: "direct", vendor: self.vendor.clone(), mode: "nested", streams: self.info.streams, tags }
     }
 
     async fn ioas_alloc(&self) -> Result<u32, Cause> {
-        let mut graph = locked(&self.graph);
+        let mut graph = lock(&self.graph);
         let id = graph.reserve()?;
         graph.publish(id, Object::Ioas(Ioas::default()), &[]);
         Ok(id)
     }
 
     async fn ioas_map(&self, ioas: u32, mapping: Mapping) -> Result<(), Cause> {
-        let mut graph = locked(&self.graph);
+        let mut graph = lock(&self.graph);
         self.check_mapping(&graph.ioas(ioas)?.mappings, &mapping)?;
         let parents = graph.parents_on(ioas);
         for (done, parent) in parents.iter().enumerate() {
@@ -40,7 +41,7 @@ impl Objects for Direct {
     }
 
     async fn ioas_unmap(&self, ioas: u32, iova: u64, length: u64) -> Result<u64, Cause> {
-        let mut graph = locked(&self.graph);
+        let mut graph = lock(&self.graph);
         let gone = mappings_in(graph.ioas(ioas)?, iova, length)?;
         let parents = graph.parents_on(ioas);
         for (done, parent) in parents.iter().enumerate() {
@@ -58,7 +59,7 @@ impl Objects for Direct {
     }
 
     async fn nest_parent_alloc(&self, ioas: u32) -> Result<u32, Cause> {
-        let mut graph = locked(&self.graph);
+        let mut graph = lock(&self.graph);
         let mappings: Vec<_> = graph.ioas(ioas)?.mappings.values().copied().collect();
         let id = graph.reserve()?;
         let tag = graph.tags.take()?;
@@ -70,7 +71,7 @@ impl Objects for Direct {
     }
 
     async fn viommu_alloc(&self, parent: u32) -> Result<ViommuAlloc, Cause> {
-        let mut graph = locked(&self.graph);
+        let mut graph = lock(&self.graph);
         let &NestParent { tag, viommu, .. } = graph.parent(parent)?;
         if let Some(other) = viommu {
             let why = format!(
@@ -91,7 +92,7 @@ impl Objects for Direct {
     }
 
     async fn device_bind(&self, stream: u32) -> Result<u32, Cause> {
-        let mut graph = locked(&self.graph);
+        let mut graph = lock(&self.graph);
         if stream >= self.info.streams {
             return Err(Cause::Invalid(format!("stream {stream:#x} is not one of the {:#x}", self.info.streams)));
         }
@@ -105,7 +106,7 @@ impl Objects for Direct {
     }
 
     async fn vdevice_alloc(&self, viommu: u32, device: u32, virt_id: u32) -> Result<u32, Cause> {
-        let mut graph = locked(&self.graph);
+        let mut graph = lock(&self.graph);
         if let Some(vdevice) = graph.viommu(viommu)?.names.get(&virt_id) {
             return Err(Cause::Exists(format!("the guest's ID {virt_id:#x} is vdevice {vdevice}")));
         }
@@ -120,7 +121,7 @@ impl Objects for Direct {
     }
 
     async fn nested_hwpt_alloc(&self, viommu: u32, key: &EntryKey) -> Result<u32, Cause> {
-        let mut graph = locked(&self.graph);
+        let mut graph = lock(&self.graph);
         graph.viommu(viommu)?;
         let id = graph.reserve()?;
         graph.publish(id, Object::Hwpt(Hwpt { viommu, key: *key }), &[viommu]);
@@ -128,7 +129,7 @@ impl Objects for Direct {
     }
 
     async fn attach(&self, device: u32, hwpt: u32) -> Result<(), Cause> {
-        let mut graph = locked(&self.graph);
+        let mut graph = lock(&self.graph);
         let Device { stream, attached, vdevice } = *graph.device(device)?;
         let Hwpt { viommu, key } = *graph.hwpt(hwpt)?;
         if attached == Some(hwpt) {
@@ -154,7 +155,7 @@ impl Objects for Direct {
     }
 
     async fn detach(&self, device: u32) -> Result<(), Cause> {
-        let mut graph = locked(&self.graph);
+        let mut graph = lock(&self.graph);
         let Device { stream, attached, .. } = *graph.device(device)?;
         let Some(hwpt) = attached else { return Ok(()) };
         self.point(&graph, stream, attached, None, true)?;
@@ -164,7 +165,7 @@ impl Objects for Direct {
     }
 
     async fn event_queue_alloc(&self, viommu: u32) -> Result<u32, Cause> {
-        let mut graph = locked(&self.graph);
+        let mut graph = lock(&self.graph);
         if let Some(queue) = graph.viommu(viommu)?.event_queue {
             return Err(Cause::Exists(format!("vIOMMU {viommu} has event queue {queue}")));
         }
@@ -175,25 +176,25 @@ impl Objects for Direct {
     }
 
     async fn fault_queue_alloc(&self) -> Result<u32, Cause> {
-        let mut graph = locked(&self.graph);
+        let mut graph = lock(&self.graph);
         let id = graph.reserve()?;
         graph.publish(id, Object::FaultQueue, &[]);
         Ok(id)
     }
 
     async fn hw_queue_alloc(&self, viommu: u32, _index: u32, _iova: u64, _length: u64) -> Result<u32, Cause> {
-        locked(&self.graph).viommu(viommu)?;
+        lock(&self.graph).viommu(viommu)?;
         Err(Cause::Unsupported(format!("{} lends guests no command queue of its own", self.vendor)))
     }
 
     async fn flush(&self, viommu: u32) -> Result<(), Cause> {
-        let graph = locked(&self.graph);
+        let graph = lock(&self.graph);
         self.forget_tag(graph.parent(graph.viommu(viommu)?.parent)?.tag)?;
         graph.streams_of(viommu).into_iter().try_for_each(|stream| self.forget_moved_device(stream))
     }
 
     async fn destroy(&self, id: u32) -> Result<(), Cause> {
-        let mut graph = locked(&self.graph);
+        let mut graph = lock(&self.graph);
         graph.unused(id)?;
         match graph.kind(id).ok_or(Cause::NoObject(id))? {
             ObjectKind::NestParent => self.destroy_parent(&mut graph, id)?,
@@ -226,11 +227,11 @@ impl Objects for Direct {
     }
 
     fn live(&self) -> Vec<(u32, ObjectKind)> {
-        locked(&self.graph).live()
+        lock(&self.graph).live()
     }
 
     fn sink(&self, viommu: u32) -> Result<Arc<dyn Sink<Accepts = Host>>, Cause> {
-        locked(&self.graph).viommu(viommu)?;
+        lock(&self.graph).viommu(viommu)?;
         Ok(self.ring.clone())
     }
 

@@ -11,9 +11,9 @@
 //! commands, nobody can repair, and nobody needs to: the ring was emptied and closed to guests before
 //! ([`RingSink::exclusive`]), so that only the host's own commands are on it, and the call ends with an error.
 
-use super::locked;
 use super::ring::RingSink;
 use crate::backend::{BackendEvent, Owner, SinkError};
+use crate::seams::lock;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -60,7 +60,7 @@ impl Troubles {
         if !self.any.load(Ordering::Acquire) {
             return Ok(());
         }
-        match locked(&self.owners).get(&owner) {
+        match lock(&self.owners).get(&owner) {
             Some(trouble) if trouble.out => Err(SinkError::Quarantined),
             _ => Ok(()),
         }
@@ -73,7 +73,7 @@ impl Troubles {
         if !self.any.load(Ordering::Acquire) {
             return Ok(());
         }
-        let mut owners = locked(&self.owners);
+        let mut owners = lock(&self.owners);
         let Some(trouble) = owners.get_mut(&owner) else { return Ok(()) };
         if position <= trouble.at {
             return Ok(());
@@ -89,7 +89,7 @@ impl Troubles {
     }
 
     fn record(&self, owner: Owner, new: Trouble) {
-        let mut owners = locked(&self.owners);
+        let mut owners = lock(&self.owners);
         match owners.get_mut(&owner) {
             Some(old) if old.out => {}
             Some(old) => {
@@ -105,14 +105,14 @@ impl Troubles {
 
     /// Forgets what `owner` was to be told: it knows.
     pub(super) fn forgive(&self, owner: Owner) {
-        let mut owners = locked(&self.owners);
+        let mut owners = lock(&self.owners);
         owners.remove(&owner);
         self.any.store(!owners.is_empty(), Ordering::Release);
     }
 
     /// How often the queue stopped at this position without moving.
     fn stops_at(&self, position: u64) -> u32 {
-        let mut last = locked(&self.last);
+        let mut last = lock(&self.last);
         *last = if last.0 == position { (position, last.1 + 1) } else { (position, 1) };
         last.1
     }

@@ -1,11 +1,12 @@
 //! The physical command ring as a [`Sink`].
 
 use super::hardware::Hardware;
-use super::locked;
 use super::recover::{QueueControl, Troubles};
 use crate::Cause;
 use crate::backend::{BackendEvent, Batch, Host, Owner, Position, Sink, SinkError, Words};
-use crossbeam_utils::{Backoff, CachePadded};
+use crate::seams::{Clock, Wait, lock};
+use crate::simulation;
+use crossbeam_utils::CachePadded;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -14,9 +15,6 @@ use std::time::Duration;
 use viommu_plugin::{Classes, GuestFault, RingGeometry};
 use vm_memory::{GuestRegionMmap, VolatileMemory};
 use zerocopy::IntoBytes;
-
-/// Monotonic time since some fixed moment.
-pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// The command ring of one physical IOMMU.
 ///
@@ -39,7 +37,7 @@ pub struct RingSink {
     capacity: u64,
     pub(super) sync: Box<[u64]>,
     limit: Duration,
-    clock: Clock,
+    clock: Arc<dyn Clock>,
     producer: Mutex<Producer>,
     opened: Condvar,
     /// [`Producer::head`], for those without the lock.
@@ -87,7 +85,7 @@ pub struct RingParts {
     /// How long to wait for room or a SYNC.
     pub limit: Duration,
     /// What to measure that with.
-    pub clock: Clock,
+    pub clock: Arc<dyn Clock>,
     /// Takes [`BackendEvent::QueueError`].
     pub events: flume::Sender<BackendEvent>,
 }
@@ -151,9 +149,21 @@ impl RingSink {
 
     /// The ring, when its gate is open for this owner.
     fn enter(&self, owner: Owner) -> MutexGuard<'_, Producer> {
-        let mut producer = locked(&self.producer);
-        while producer.exclusive && owner != Owner::HOST {
-            producer = self.opened.wait(producer).unwrap_or_else(PoisonError::into_inner);
+        if owner == Owner::HOST { lock(&self.producer) } else { self.opened() }
+    }
+
+    /// The ring, when its gate is open.
+    fn opened(&self) -> MutexGuard<'_, Producer> {
+        let mut waiting = Wait::new();
+        let mut producer = lock(&self.producer);
+        while producer.exclusive {
+            if simulation::is_here() {
+                drop(producer);
+                waiting.pause();
+                producer = lock(&self.producer);
+            } else {
+                producer = self.opened.wait(producer).unwrap_or_else(PoisonError::into_inner);
+            }
         }
         producer
     }
@@ -210,7 +220,7 @@ impl RingSink {
 
     /// Whose the command at `position` is.
     pub(super) fn owner_of(&self, position: u64) -> Option<Owner> {
-        let producer = locked(&self.producer);
+        let producer = lock(&self.producer);
         let at = producer.runs.partition_point(|run| run.end <= position);
         producer.runs.get(at).map(|run| run.owner)
     }
@@ -258,7 +268,7 @@ impl RingSink {
     /// Waits until the hardware consumed everything before `target`. With `repair`, a stopped queue is repaired on the
     /// way; without, the caller holds the driver and a stop is an error.
     fn reach(&self, target: u64, repair: bool) -> Result<(), SinkError> {
-        let backoff = Backoff::new();
+        let mut waiting = Wait::new();
         let mut started = None;
         let stale = if repair { 0 } else { self.troubles.stale() };
         loop {
@@ -274,12 +284,12 @@ impl RingSink {
             } else if seen.error != stale && seen.error != 0 {
                 return Err(SinkError::Fault(GuestFault::HOST_ERROR));
             }
-            let now = (self.clock)();
+            let now = self.clock.now();
             if now.saturating_sub(*started.get_or_insert(now)) > self.limit {
                 return Err(SinkError::TimedOut(self.limit));
             }
             self.hardware.relax();
-            backoff.snooze();
+            waiting.pause();
         }
     }
 
@@ -293,7 +303,7 @@ impl RingSink {
     /// The driver's own commands, within [`RingSink::exclusive`]: a stop of the queue is an error here, because the
     /// repair needs the driver, which is in the call that issues.
     pub(super) fn issue(&self, words: &[u64]) -> Result<(), SinkError> {
-        if !locked(&self.producer).exclusive {
+        if !lock(&self.producer).exclusive {
             return Err(SinkError::Gone("a driver issues commands only while it attaches or detaches".into()));
         }
         let size = self.geometry.command_words as usize;
@@ -310,10 +320,7 @@ impl RingSink {
     /// Closes the gate to all but the host and waits until the ring is empty, so that nobody else's command can stop the
     /// queue while the driver issues its own.
     pub(super) fn exclusive(&self) -> Result<Exclusive<'_>, SinkError> {
-        let mut producer = locked(&self.producer);
-        while producer.exclusive {
-            producer = self.opened.wait(producer).unwrap_or_else(PoisonError::into_inner);
-        }
+        let mut producer = self.opened();
         producer.exclusive = true;
         let target = producer.head;
         drop(producer);
@@ -381,7 +388,7 @@ pub(super) struct Exclusive<'a>(&'a RingSink);
 
 impl Drop for Exclusive<'_> {
     fn drop(&mut self) {
-        locked(&self.0.producer).exclusive = false;
+        lock(&self.0.producer).exclusive = false;
         self.0.opened.notify_all();
     }
 }

@@ -10,6 +10,7 @@ use crate::objects::served::{Do, Operation, Served};
 use crate::objects::{Change, Link, NestParent, NestParentState};
 use crate::pipeline::{ConfigRequest, Pipeline, PipelineParts};
 use crate::seams::wait;
+use crate::simulation;
 use actix::WeakAddr;
 use arc_swap::ArcSwap;
 use std::sync::{Arc, OnceLock};
@@ -51,7 +52,7 @@ impl Operation for AllocViommu {
             memory: config.memory,
             shard,
             interrupts: config.interrupts,
-            on_configuration: on_configuration(actor.clone()),
+            on_configuration: on_configuration(alloc.id, actor.clone()),
             tap: config.tap,
         });
         // 4. The actor.
@@ -77,12 +78,17 @@ impl Operation for AllocViommu {
 
 /// Turns the data path's requests into messages. They are few by construction (a guest's queue is paused while one is
 /// outstanding), so they need no bound, and must never be lost.
-fn on_configuration(actor: Arc<OnceLock<WeakAddr<Served<ViommuState>>>>) -> Box<dyn Fn(ConfigRequest) + Send + Sync> {
+fn on_configuration(
+    id: u32,
+    actor: Arc<OnceLock<WeakAddr<Served<ViommuState>>>>,
+) -> Box<dyn Fn(ConfigRequest) + Send + Sync> {
     Box::new(move |request| {
         let Some(actor) = actor.get().and_then(WeakAddr::upgrade) else { return };
         match request {
-            ConfigRequest::Quarantine(fault) => actor.do_send(Do(Quarantine(fault))),
-            request => actor.do_send(Do(Reconfigure(request))),
+            ConfigRequest::Quarantine(fault) => {
+                simulation::post(id, "quarantine", move || actor.do_send(Do(Quarantine(fault))));
+            }
+            request => simulation::post(id, "reconfigure", move || actor.do_send(Do(Reconfigure(request)))),
         }
     })
 }

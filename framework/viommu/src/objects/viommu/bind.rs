@@ -46,7 +46,7 @@ impl Operation for BindVdevice {
         let before = state.streams();
         let parents = vec![node, device_node.clone()];
         let facts = device.0.facts.clone();
-        let vdevice = VdeviceState { viommu: viommu.0.addr.clone(), virt_id };
+        let vdevice = VdeviceState { viommu: viommu.0.addr.clone(), viommu_id: viommu.id(), virt_id };
         let link = Link::start(change, id, parents, Arc::new(virt_id), (viommu.clone(), device), vdevice);
         let slot = Slot {
             vdevice: link.node.clone(),

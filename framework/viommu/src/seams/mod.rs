@@ -1,13 +1,16 @@
-//! What a host takes from outside: time, threads that may block, and planned panics. Handed in by
-//! [`crate::HostBuilder`], never taken from the air.
+//! What a host takes from outside: time, threads, threads that may block, and planned panics. Handed in by
+//! [`crate::HostBuilder`], never taken from the air. How a thread waits for another is the thread's own affair, see
+//! `wait`.
+
+mod waiting;
+
+pub(crate) use waiting::{Wait, lock, on_actor_thread, recv, recv_timeout, wait};
 
 use crate::backend::ObjectKind;
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
+use std::io;
+use std::sync::Mutex;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Time since some fixed start, never going back.
@@ -29,6 +32,46 @@ impl Default for MonotonicClock {
 impl Clock for MonotonicClock {
     fn now(&self) -> Duration {
         self.0.elapsed()
+    }
+}
+
+impl<F: Fn() -> Duration + Send + Sync + 'static> Clock for F {
+    fn now(&self) -> Duration {
+        self()
+    }
+}
+
+/// Starts the host's own threads: shards, the event router, the drain of the event queue.
+pub trait Threads: Send + Sync + 'static {
+    /// Runs `body` beside the caller.
+    ///
+    /// # Errors
+    /// If the system has no thread left.
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<Box<dyn Running>>;
+}
+
+/// What [`Threads::spawn`] started.
+pub trait Running: Send + Sync {
+    /// Waits for its end; at once, if this is it.
+    fn join(self: Box<Self>);
+}
+
+/// Threads of the operating system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OsThreads;
+
+impl Threads for OsThreads {
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<Box<dyn Running>> {
+        Ok(Box::new(std::thread::Builder::new().name(name.into()).spawn(body)?))
+    }
+}
+
+impl Running for JoinHandle<()> {
+    fn join(self: Box<Self>) {
+        let name = self.thread().name().unwrap_or_default().to_owned();
+        if self.thread().id() != std::thread::current().id() && JoinHandle::join(*self).is_err() {
+            tracing::error!(name, "a thread of the host panicked");
+        }
     }
 }
 
@@ -73,32 +116,11 @@ impl FaultPlan {
     pub(crate) fn strike(&self, kind: ObjectKind, operation: &'static str) {
         let Some(planned) = self.panics.get(&(kind, operation)) else { return };
         let nth = {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = lock(&self.seen);
             let count = seen.entry((kind, operation)).or_default();
             *count += 1;
             *count
         };
         assert!(!planned.contains(&nth), "planned panic in message {nth} \"{operation}\" of a {kind}");
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// Waits for a future on a thread that may block.
-pub(crate) fn wait<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
-        }
     }
 }
