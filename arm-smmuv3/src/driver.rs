@@ -138,7 +138,12 @@ impl Driver for ArmDriver {
         let host = &self.identity;
         let own = Features::default();
         let guest = Features {
-            idr0: own.idr0.with_ats(host.idr0.ats()).with_asid16(host.idr0.asid16()).with_cd2l(host.idr0.cd2l()),
+            idr0: own
+                .idr0
+                .with_cohacc(host.idr0.cohacc())
+                .with_ats(host.idr0.ats())
+                .with_asid16(host.idr0.asid16())
+                .with_cd2l(host.idr0.cd2l()),
             idr1: own.idr1.with_sidsize(host.idr1.sidsize().min(16)).with_ssidsize(host.idr1.ssidsize()),
             idr3: own.idr3.with_had(host.idr3.had()).with_ril(host.idr3.ril()).with_bbml(host.idr3.bbml()),
             idr5: own

@@ -1,5 +1,7 @@
 //! The ID registers a guest is shown, and what they may not promise.
 
+mod covers;
+
 use crate::spec::registers::{Idr0, Idr1, Idr3, Idr5, offset};
 use viommu_plugin::{Refusal, Register};
 

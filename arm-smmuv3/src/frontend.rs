@@ -3,6 +3,7 @@
 mod irq;
 mod output_queue;
 mod ring;
+mod saved;
 mod stream_table;
 
 use crate::features::Features;
@@ -349,5 +350,14 @@ impl Frontend for ArmFrontend {
 
     fn register_name(&self, offset: u64) -> Option<&'static str> {
         register_name(offset)
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.to_bytes()
+    }
+
+    fn restore(&mut self, state: &[u8]) -> Result<(), Refusal> {
+        *self = self.of_bytes(state)?;
+        Ok(())
     }
 }

@@ -72,4 +72,7 @@ impl Vendor for ArmSmmuv3 {
     fn model(host: Box<dyn ModelHost>, config: ModelConfig<'_>) -> Result<Self::Model, Refusal> {
         model::Smmu::new(host, config)
     }
+    fn covers(offered: &[Register], shown: &[Register]) -> Result<(), Refusal> {
+        features::Features::new(offered)?.covers(&features::Features::new(shown)?)
+    }
 }

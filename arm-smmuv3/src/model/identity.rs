@@ -86,7 +86,9 @@ impl Identity {
 }
 
 impl Default for Identity {
-    /// Both stages, all granules, 48-bit output, 16-bit ASIDs and VMIDs, ATS, range invalidation, two-level tables.
+    /// Both stages, all granules, 48-bit output, 16-bit ASIDs and VMIDs, ATS, range invalidation, hierarchical attributes
+    /// that can be disabled, no break-before-make (a TLB with several entries for an address uses one of them), two-level
+    /// tables.
     fn default() -> Self {
         let idr0 = Idr0::new()
             .with_s1p(true)
@@ -103,7 +105,7 @@ impl Default for Identity {
             .with_stall_model(1)
             .with_st_level(1);
         let idr1 = Idr1::new().with_sidsize(24).with_ssidsize(8).with_cmdqs(19).with_eventqs(19);
-        let idr3 = Idr3::new().with_ril(true);
+        let idr3 = Idr3::new().with_had(true).with_ril(true).with_bbml(2);
         let idr5 = Idr5::new().with_oas(5).with_gran4k(true).with_gran16k(true).with_gran64k(true);
         let mut words = [0; 8];
         words[(offset::IDR0 / 4) as usize] = idr0.into();

@@ -2,6 +2,7 @@
 
 mod command_queue;
 mod event_queue;
+mod saved;
 mod stream_table;
 
 use arm_smmuv3::features::Features;

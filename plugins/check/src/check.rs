@@ -87,6 +87,9 @@ checks! {
     FrontendResetIdempotent = "frontend-reset-idempotent", "After a reset every register is as in a new frontend, and after a second reset too.", frontend::reset_idempotent;
     QueuePendingBounded = "queue-pending-bounded", "The command queue never has more pending than it holds, and advancing past it leaves none.", frontend::queue_pending_bounded;
     EntryNeedsMemory = "entry-needs-memory", "No table entry is found in memory that cannot be read.", frontend::entry_needs_memory;
+    FrontendSaveRestores = "frontend-save-restores", "A frontend that is restored reads and behaves as the one that was saved, and saves the same bytes.", frontend::save_restores;
+    FrontendRestoreRefuses = "frontend-restore-refuses", "Bytes that are cut short, go on behind the end or are of another version are refused with a reason and change nothing.", frontend::restore_refuses;
+    FewerFeaturesAreRefused = "fewer-features-are-refused", "A guest that was shown more than there is is refused by name, one that was shown what there is is not.", frontend::fewer_features_are_refused;
     ModelRandomMmioSurvives = "model-random-mmio-survives", "No register access, command, table or request breaks the model.", model::random_mmio_survives;
     ModelStepRespectsBudget = "model-step-respects-budget", "A step consumes no more commands than its budget, and none without one.", model::step_respects_budget;
     ModelAnswersRequests = "model-answers-requests", "Every request is answered if there is room, else as many as there is room for.", model::answers_requests;

@@ -11,6 +11,9 @@ use crate::table::text;
 use viommu_plugin::abi::Text;
 use viommu_plugin::{Effects, GuestFault, GuestMemory, GuestQueue, Lookup, Message, Mode};
 
+/// Bytes of a frontend's saved state, at most.
+const STATE_MAX: usize = 1 << 20;
+
 /// The register frame a guest sees: [`viommu_plugin::Frontend`] in a plugin. Every method fails with a [`CallError`]
 /// if the plugin panics, panicked before, or answers what cannot be.
 #[derive(Debug)]
@@ -158,6 +161,38 @@ impl Frontend {
         let mut name = Text::NONE;
         call!(self.instance.frontend_register_name(offset, &mut name))?;
         text(name).map_err(|what| OutOfRange { slot: "frontend_register_name", what })
+    }
+
+    /// See [`viommu_plugin::Frontend::save`].
+    ///
+    /// # Errors
+    /// See [`Frontend`]; [`CallError::Missing`] if the plugin is older than this slot.
+    pub fn save(&self) -> Result<Vec<u8>, CallError> {
+        let mut bytes = vec![0; 1024];
+        loop {
+            let room = bytes.len();
+            let length = call!(self.instance.frontend_save(bytes.as_mut_ptr(), room))?;
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            if length <= room {
+                bytes.truncate(length);
+                return Ok(bytes);
+            }
+            if length > STATE_MAX || room > 1024 {
+                let what = "more bytes than it said, or than a register frame needs";
+                return Err(OutOfRange { slot: "frontend_save", what });
+            }
+            bytes.resize(length, 0);
+        }
+    }
+
+    /// See [`viommu_plugin::Frontend::restore`].
+    ///
+    /// # Errors
+    /// See [`Frontend`]; [`CallError::Refused`] with the plugin's reason; [`CallError::Missing`] if the plugin is older
+    /// than this slot.
+    pub fn restore(&mut self, state: &[u8]) -> Result<(), CallError> {
+        call!(self.instance.frontend_restore(state.as_ptr(), state.len()); why)?;
+        Ok(())
     }
 
     /// See [`viommu_plugin::Frontend::trouble`].

@@ -1,10 +1,10 @@
 //! A plugin, linked or loaded, and its parts.
 //!
-//! UNSAFETY: calls the create slots.
+//! UNSAFETY: calls the create slots, and the one that needs no instance.
 #![expect(unsafe_code)]
 
 use crate::callbacks::Loan;
-use crate::instance::Instance;
+use crate::instance::{Instance, outcome_with};
 use crate::table::Table;
 use crate::{CallError, Codec, Driver, Frontend, LoadError, Model, SearchPath, library};
 use std::path::{Path, PathBuf};
@@ -103,6 +103,20 @@ impl Plugin {
             })
         };
         instance.map(Frontend::new)
+    }
+
+    /// Whether hardware that offers guests `offered` serves one that was shown `shown`.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`] with what the hardware lacks, by register and field; [`CallError::Missing`] if the plugin
+    /// is older than this slot.
+    pub fn covers(&self, offered: &[Register], shown: &[Register]) -> Result<(), CallError> {
+        const SLOT: &str = "frontend_covers";
+        let covers = self.table.entry.frontend_covers.ok_or(CallError::Missing { slot: SLOT })?;
+        let mut why = viommu_plugin::Message::default();
+        // SAFETY: the registers and the text outlive the call; the slot needs no instance.
+        let answer = unsafe { covers(offered.as_ptr(), offered.len(), shown.as_ptr(), shown.len(), &mut why) };
+        outcome_with(SLOT, answer, &why).map(drop)
     }
 
     /// A codec that accepts what these ID registers promise.

@@ -73,6 +73,7 @@ fn twice(plugin: &Plugin, slot: &str, register: &[Register]) -> [Result<(), Call
     let behaviour = register.first().map_or(0, |register| register.value);
     let machine = || Machine { behaviour, ..Machine::default() };
     let (mut text, request) = (Message::default(), Request::default());
+    let saved = plugin.frontend(&[]).and_then(|healthy| healthy.save()).expect("a healthy state");
     let (one, ids) = ([1, 0], HostIds { tag: 1, streams: &[5] });
     macro_rules! twice {
         ($part:expr, |$instance:ident| $call:expr) => {{
@@ -99,6 +100,9 @@ fn twice(plugin: &Plugin, slot: &str, register: &[Register]) -> [Result<(), Call
             "reset" => it.reset(),
             "register_name" => it.register_name(0).map(drop),
             "trouble" => it.trouble(&mut text),
+            "save" => it.save().map(drop),
+            "restore" => it.restore(&saved),
+            "covers" => plugin.covers(register, &[]),
             _ => Ok(()),
         }),
         "codec" => twice!(plugin.codec(register), |it| match call {
@@ -162,11 +166,9 @@ fn a_panic_in_any_slot_kills_its_instance_only() {
             }
             assert_eq!(first, Err(CallError::Panicked { slot }));
             // Where there is no instance yet there is none to be dead.
-            let later = if slot.ends_with("_create") && slot.matches('_').count() == 1 {
-                CallError::Panicked { slot }
-            } else {
-                CallError::Dead
-            };
+            let uninstantiated =
+                slot == "frontend_covers" || slot.ends_with("_create") && slot.matches('_').count() == 1;
+            let later = if uninstantiated { CallError::Panicked { slot } } else { CallError::Dead };
             assert_eq!(second, Err(later), "{slot}");
             assert_eq!(healthy.opcode(&[4, 0]), Ok(4), "another instance works after {slot}");
         }

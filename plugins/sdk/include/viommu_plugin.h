@@ -18,7 +18,7 @@
 /*
  Counts the slots appended since [`ABI_MAJOR`] began.
  */
-#define ViommuABI_MINOR 0
+#define ViommuABI_MINOR 3
 
 /*
  What a slot returns when the plugin panicked in this call (-EOWNERDEAD).
@@ -1239,6 +1239,23 @@ struct ViommuPluginEntry {
    `[model-thread]` See [`crate::Model::reset`].
    */
   int64_t (*model_reset)(void *instance);
+  /*
+   `[control-thread]` See [`crate::Frontend::save`]: writes the first `room` bytes, returns how many there are. From
+   ABI 1.3 on, as the two after it.
+   */
+  int64_t (*frontend_save)(void *instance, uint8_t *bytes, size_t room);
+  /*
+   `[control-thread]` See [`crate::Frontend::restore`].
+   */
+  int64_t (*frontend_restore)(void *instance, const uint8_t *bytes, size_t len, struct ViommuMessage *why);
+  /*
+   `[any-thread]` See [`crate::Vendor::covers`]. Needs no instance.
+   */
+  int64_t (*frontend_covers)(const struct ViommuRegister *offered,
+                             size_t offered_count,
+                             const struct ViommuRegister *shown,
+                             size_t shown_count,
+                             struct ViommuMessage *why);
 };
 
 #endif  /* VIOMMU_PLUGIN_H */

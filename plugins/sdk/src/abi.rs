@@ -32,7 +32,7 @@ pub use callbacks::*;
 /// Version of the table's layout that cannot be read by a host of another major version.
 pub const ABI_MAJOR: u32 = 1;
 /// Counts the slots appended since [`ABI_MAJOR`] began.
-pub const ABI_MINOR: u32 = 0;
+pub const ABI_MINOR: u32 = 3;
 /// What a slot returns when the plugin panicked in this call (-EOWNERDEAD).
 pub const PANICKED: i64 = -130;
 /// What a slot returns on an instance that panicked in an earlier call (-ENOTRECOVERABLE).
@@ -329,6 +329,23 @@ pub struct PluginEntry {
         Option<unsafe extern "C" fn(instance: *mut c_void, stream: u32, unresponsive: u32) -> i64>,
     /// `[model-thread]` See [`crate::Model::reset`].
     pub model_reset: Option<unsafe extern "C" fn(instance: *mut c_void) -> i64>,
+
+    /// `[control-thread]` See [`crate::Frontend::save`]: writes the first `room` bytes, returns how many there are. From
+    /// ABI 1.3 on, as the two after it.
+    pub frontend_save: Option<unsafe extern "C" fn(instance: *mut c_void, bytes: *mut u8, room: usize) -> i64>,
+    /// `[control-thread]` See [`crate::Frontend::restore`].
+    pub frontend_restore:
+        Option<unsafe extern "C" fn(instance: *mut c_void, bytes: *const u8, len: usize, why: *mut Message) -> i64>,
+    /// `[any-thread]` See [`crate::Vendor::covers`]. Needs no instance.
+    pub frontend_covers: Option<
+        unsafe extern "C" fn(
+            offered: *const Register,
+            offered_count: usize,
+            shown: *const Register,
+            shown_count: usize,
+            why: *mut Message,
+        ) -> i64,
+    >,
 }
 
 impl PluginEntry {

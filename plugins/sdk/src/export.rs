@@ -1,6 +1,6 @@
 //! From safe Rust to the C table: [`PluginEntry::of`] and `export_plugin!`.
 //!
-//! Every shim goes through [`create`], [`shared`] or [`exclusive`]: they catch what a vendor's code panics with, and an
+//! Every shim goes through [`create`], [`ask`], [`shared`] or [`exclusive`]: they catch what a vendor's code panics with, and an
 //! instance that panicked answers [`DEAD`] from then on.
 //!
 //! UNSAFETY: the inside of the C boundary. The host promises what `abi.rs` documents: instances come from the create
@@ -115,6 +115,9 @@ impl PluginEntry {
             model_stats: Some(model::stats::<V::Model>),
             model_atc_unresponsive: Some(model::atc_unresponsive::<V::Model>),
             model_reset: Some(model::reset::<V::Model>),
+            frontend_save: Some(frontend::save::<V::Frontend>),
+            frontend_restore: Some(frontend::restore::<V::Frontend>),
+            frontend_covers: Some(frontend::covers::<V>),
         }
     }
 }
@@ -158,6 +161,18 @@ unsafe extern "C" fn destroy<T>(instance: *mut c_void) -> i64 {
     let instance = unsafe { Box::from_raw(instance.cast::<Instance<T>>()) };
     match catch_unwind(AssertUnwindSafe(|| drop(instance))) {
         Ok(()) => 0,
+        Err(payload) => panicked(payload),
+    }
+}
+
+/// Asks the vendor, without an instance.
+///
+/// # Safety
+/// `why` is valid for writes.
+unsafe fn ask(why: *mut Message, question: impl FnOnce() -> Result<(), Refusal>) -> i64 {
+    match catch_unwind(AssertUnwindSafe(question)) {
+        // SAFETY: valid, as this function requires.
+        Ok(outcome) => unsafe { done(why, outcome) },
         Err(payload) => panicked(payload),
     }
 }

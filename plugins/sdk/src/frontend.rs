@@ -1,6 +1,6 @@
 //! The register frame a guest sees.
 
-use crate::{GuestFault, Message};
+use crate::{GuestFault, Message, Refusal};
 
 /// One register with its value: how ID registers are handed in.
 #[repr(C)]
@@ -226,4 +226,14 @@ pub trait Frontend: Send + 'static {
     fn register_name(&self, offset: u64) -> Option<&'static str>;
     /// Says in words why this guest cannot be served, if something it set asks for more than a vIOMMU offers.
     fn trouble(&self, _text: &mut Message) {}
+    /// Everything a guest can read or that decides what this frontend does next, the ID registers too, in the vendor's own
+    /// encoding: a version first, then little-endian fields, each of a size that does not depend on the machine (see
+    /// [`crate::StateWriter`]). The same state gives the same bytes.
+    fn save(&self) -> Vec<u8>;
+    /// Becomes the frontend that was saved. A refused state has changed nothing.
+    ///
+    /// # Errors
+    /// If the bytes are cut short, go on behind the end, are of an unknown version or hold what no frontend can be in. If
+    /// the guest was shown other ID registers than this frontend shows: by register and field.
+    fn restore(&mut self, state: &[u8]) -> Result<(), Refusal>;
 }

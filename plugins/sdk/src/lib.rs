@@ -53,10 +53,12 @@ mod driver;
 mod export;
 mod frontend;
 mod model;
+mod state;
 mod vendor;
 
 pub use codec::*;
 pub use driver::*;
 pub use frontend::*;
 pub use model::*;
+pub use state::*;
 pub use vendor::*;

@@ -98,6 +98,20 @@ pub trait Vendor: 'static {
     /// # Errors
     /// If the ID registers ask for what it does not model.
     fn model(host: Box<dyn ModelHost>, config: ModelConfig<'_>) -> Result<Self::Model, Refusal>;
+    /// Whether hardware that offers guests `offered` ([`Driver::guest_registers`]) serves one that was shown `shown`. Asked
+    /// when a guest moves to another host. Without a vendor's answer, only equal registers will do.
+    ///
+    /// # Errors
+    /// What the hardware lacks, by register and field: "IDR5.OAS: the guest was shown 48 bits, this host has 44"
+    /// (`EOPNOTSUPP`).
+    fn covers(offered: &[Register], shown: &[Register]) -> Result<(), Refusal> {
+        let lacks = |register: &&Register| !offered.contains(register);
+        let Some(Register { offset, value }) = shown.iter().find(lacks) else { return Ok(()) };
+        let here = offered.iter().find(|register| register.offset == *offset).map(|register| register.value);
+        let here = here.map_or_else(|| "nothing".to_owned(), |value| format!("{value:#x}"));
+        let text = format!("register {offset:#x}: the guest was shown {value:#x}, this host has {here}");
+        Err(Refusal::new(Refusal::EOPNOTSUPP, text))
+    }
 }
 
 /// Text buffer lent across the plugin boundary. What does not fit is cut at a character boundary.

@@ -5,10 +5,11 @@ use viommu_plugin::{Refusal, Register};
 
 /// The slots that can be told to panic, by the names of the plugin's table.
 #[rustfmt::skip]
-pub const SLOTS: [&str; 44] = [
+pub const SLOTS: [&str; 47] = [
     "frontend_create", "frontend_destroy", "frontend_read", "frontend_write", "frontend_queue", "frontend_advance",
     "frontend_fault", "frontend_sync_done", "frontend_event", "frontend_event_lost", "frontend_mode",
     "frontend_entry", "frontend_reset", "frontend_register_name", "frontend_trouble",
+    "frontend_save", "frontend_restore", "frontend_covers",
     "codec_create", "codec_rewrite", "codec_configuration", "codec_entry_key", "codec_opcode", "codec_opcode_name",
     "codec_describe",
     "driver_create", "driver_info", "driver_guest_registers", "driver_stage2_create", "driver_stage2_map",
@@ -20,11 +21,12 @@ pub const SLOTS: [&str; 44] = [
 
 /// What it can lie about: a slot answers out of range, or does what no vendor may.
 #[rustfmt::skip]
-pub const LIES: [&str; 22] = [
+pub const LIES: [&str; 26] = [
     "frontend_create", "frontend_write", "frontend_queue", "frontend_fault", "frontend_sync_done", "frontend_event",
-    "frontend_event_lost", "codec_rewrite", "codec_configuration", "codec_entry_key", "driver_info", "driver_encode",
+    "frontend_event_lost", "frontend_save", "codec_rewrite", "codec_configuration", "codec_entry_key", "driver_info", "driver_encode",
     "driver_queue_fault", "driver_event", "model_step", "model_translate",
     "foreign-stream", "foreign-tag", "impure", "accepts-anything", "reset-forgets", "describes-nothing",
+    "save-forgets", "restores-anything", "covers-anything",
 ];
 
 const PANIC: u64 = 0x1000;

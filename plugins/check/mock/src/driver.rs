@@ -94,7 +94,8 @@ impl Driver for MockDriver {
 
     fn guest_registers(&self) -> Vec<Register> {
         self.behaviour.enter("driver_guest_registers");
-        vec![Register { offset: spec::ID, value: spec::ID_VALUE }]
+        let register = |offset, value| Register { offset, value };
+        vec![register(spec::ID, spec::ID_VALUE), register(spec::FEATURES, spec::FEATURES_VALUE)]
     }
 
     fn stage2_create(&mut self, tag: u32) -> Result<u32, Refusal> {

@@ -4,19 +4,26 @@ use crate::behaviour::Behaviour;
 use crate::spec::{self, Frame};
 use std::fmt::Write;
 use viommu_plugin::{
-    Actions, Effects, Frontend, GuestFault, GuestMemory, GuestQueue, Lookup, Message, Mode, QueueState,
+    Actions, Effects, Frontend, GuestFault, GuestMemory, GuestQueue, Lookup, Message, Mode, QueueState, Refusal,
+    StateReader, StateWriter,
 };
 
 /// The mock's frontend.
 #[derive(Debug)]
 pub struct MockFrontend {
     frame: Frame,
+    features: u64,
     behaviour: Behaviour,
 }
 
 impl MockFrontend {
-    pub(crate) fn new(behaviour: Behaviour) -> Self {
-        Self { frame: Frame::default(), behaviour }
+    pub(crate) fn new(features: u64, behaviour: Behaviour) -> Self {
+        Self { frame: Frame::default(), features, behaviour }
+    }
+
+    /// The value of the register at `offset`.
+    fn get(&self, offset: u64) -> u64 {
+        if offset == spec::FEATURES { self.features } else { self.frame.get(offset) }
     }
 
     /// What a slot answers; if told to lie, with more messages than there are.
@@ -32,8 +39,8 @@ impl Frontend for MockFrontend {
     fn read(&self, offset: u64, size: u32) -> u64 {
         self.behaviour.enter("frontend_read");
         match size {
-            4 => self.frame.get(offset) & 0xffff_ffff,
-            8 => self.frame.get(offset),
+            4 => self.get(offset) & 0xffff_ffff,
+            8 => self.get(offset),
             _ => 0,
         }
     }
@@ -145,6 +152,44 @@ impl Frontend for MockFrontend {
     fn register_name(&self, offset: u64) -> Option<&'static str> {
         self.behaviour.enter("frontend_register_name");
         spec::NAMES.iter().find(|(register, _)| *register == offset).map(|(_, name)| *name)
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.behaviour.enter("frontend_save");
+        let mut state = StateWriter::new(1);
+        state.u64(self.features);
+        for (register, _) in spec::HELD {
+            let forgotten = register == spec::CONTROL && self.behaviour.lies("save-forgets");
+            state.u64(if forgotten { 0 } else { self.frame.get(register) });
+        }
+        // A frame that never ends: the host asks again with more room, and is told of more.
+        if self.behaviour.lies("frontend_save") {
+            state.raw(&vec![0; 2 << 20]);
+        }
+        state.into_bytes()
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        self.behaviour.enter("frontend_restore");
+        let (mut state, _) = StateReader::versioned("saved mock registers", bytes, 1)?;
+        let shown = state.u64("FEATURES")?;
+        spec::covers(self.features, shown)?;
+        if shown != self.features {
+            return Err(Refusal::new(Refusal::EINVAL, format!("FEATURES: the guest was shown {shown:#x}")));
+        }
+        let mut frame = Frame::default();
+        for (register, name) in spec::HELD {
+            match state.u64(name) {
+                Ok(value) => frame.set(register, value),
+                Err(_) if self.behaviour.lies("restores-anything") => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if !self.behaviour.lies("restores-anything") {
+            state.end()?;
+        }
+        self.frame = frame;
+        Ok(())
     }
 
     fn trouble(&self, text: &mut Message) {

@@ -56,7 +56,7 @@ impl Vendor for Mock {
         let behaviour = Behaviour::of(registers);
         behaviour.enter("frontend_create");
         behaviour.refuse("frontend_create")?;
-        Ok(MockFrontend::new(behaviour))
+        Ok(MockFrontend::new(spec::features(registers), behaviour))
     }
 
     fn codec(registers: &[Register]) -> Result<MockCodec, Refusal> {
@@ -76,6 +76,15 @@ impl Vendor for Mock {
         let behaviour = Behaviour::of(config.registers);
         behaviour.enter("model_create");
         Ok(MockModel::new(host, config.atc, behaviour))
+    }
+
+    fn covers(offered: &[Register], shown: &[Register]) -> Result<(), Refusal> {
+        let behaviour = Behaviour::of(offered);
+        behaviour.enter("frontend_covers");
+        if behaviour.lies("covers-anything") {
+            return Ok(());
+        }
+        spec::covers(spec::features(offered), spec::features(shown))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The mock's bits: registers, commands, table entries, events. There is no manual; this is it.
 
+use viommu_plugin::{Refusal, Register};
+
 /// Words of a command.
 pub const COMMAND_WORDS: usize = 2;
 /// Words of a table entry.
@@ -33,6 +35,10 @@ pub const EVENT_BASE: u64 = 0x38;
 pub const EVENT_PROD: u64 = 0x40;
 /// Index of the next record, with a wrap bit.
 pub const EVENT_CONS: u64 = 0x48;
+/// What a guest may use, a bit a feature: as given at creation, or [`FEATURES_VALUE`]. Read only.
+pub const FEATURES: u64 = 0x50;
+/// The features of the mock's hardware.
+pub const FEATURES_VALUE: u64 = 0b11;
 /// How this instance behaves: see [`crate::panic_in`] and [`crate::lie_in`]. Read only.
 pub const BEHAVIOUR: u64 = 0xbad0;
 
@@ -92,7 +98,7 @@ pub const ERROR_FETCH: u32 = 2;
 pub const ERROR_TIMEOUT: u32 = 3;
 
 /// The registers that hold something, with their names.
-pub const NAMES: [(u64, &str); 10] = [
+pub const NAMES: [(u64, &str); 11] = [
     (ID, "ID"),
     (CONTROL, "CONTROL"),
     (QUEUE_BASE, "QUEUE_BASE"),
@@ -103,7 +109,37 @@ pub const NAMES: [(u64, &str); 10] = [
     (EVENT_BASE, "EVENT_BASE"),
     (EVENT_PROD, "EVENT_PROD"),
     (EVENT_CONS, "EVENT_CONS"),
+    (FEATURES, "FEATURES"),
 ];
+
+/// The registers whose values change: what a frontend saves.
+pub const HELD: [(u64, &str); 8] = [
+    (CONTROL, "CONTROL"),
+    (QUEUE_BASE, "QUEUE_BASE"),
+    (QUEUE_PROD, "QUEUE_PROD"),
+    (QUEUE_CONS, "QUEUE_CONS"),
+    (TABLE_BASE, "TABLE_BASE"),
+    (EVENT_BASE, "EVENT_BASE"),
+    (EVENT_PROD, "EVENT_PROD"),
+    (EVENT_CONS, "EVENT_CONS"),
+];
+
+/// Whether a mock with the features `here` serves a guest that was shown `shown`.
+pub fn covers(here: u64, shown: u64) -> Result<(), Refusal> {
+    let lacking = shown & !here;
+    if lacking == 0 {
+        return Ok(());
+    }
+    let bit = lacking.trailing_zeros();
+    let text = format!("FEATURES bit {bit}: the guest was shown 1, this host has 0");
+    Err(Refusal::new(Refusal::EOPNOTSUPP, text))
+}
+
+/// The features that `registers` lists.
+pub fn features(registers: &[Register]) -> u64 {
+    let listed = registers.iter().find(|register| register.offset == FEATURES);
+    listed.map_or(FEATURES_VALUE, |register| register.value)
+}
 
 /// Address and log2 of a base register.
 pub fn base(register: u64) -> (u64, u32) {

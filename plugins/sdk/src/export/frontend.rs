@@ -1,6 +1,6 @@
 //! Shims of [`crate::Frontend`].
 
-use super::lent;
+use super::{done, lent, lent_mut};
 use crate::abi::{GuestMemoryCalls, Text};
 use crate::{Effects, GuestFault, GuestMemory, GuestQueue, Lookup, Message, Mode, Register, Unreadable, Vendor};
 use std::ffi::c_void;
@@ -13,6 +13,17 @@ pub(super) unsafe extern "C" fn create<V: Vendor>(
 ) -> i64 {
     // SAFETY: the host promises what abi.rs documents for this slot; see the head of export.rs.
     unsafe { super::create(instance, why, || V::frontend(lent(registers, register_count))) }
+}
+
+pub(super) unsafe extern "C" fn covers<V: Vendor>(
+    offered: *const Register,
+    offered_count: usize,
+    shown: *const Register,
+    shown_count: usize,
+    why: *mut Message,
+) -> i64 {
+    // SAFETY: as above.
+    unsafe { super::ask(why, || V::covers(lent(offered, offered_count), lent(shown, shown_count))) }
 }
 
 shims! { Frontend:
@@ -60,7 +71,7 @@ shims! { Frontend:
         lookup: *mut Lookup
     ) |this| {
         let memory = LentMemory(super::copy_table(memory));
-        lookup.write(this.entry(&memory, virt_id, super::lent_mut(entry, words)));
+        lookup.write(this.entry(&memory, virt_id, lent_mut(entry, words)));
         0
     };
     exclusive fn reset() |this| {
@@ -74,6 +85,15 @@ shims! { Frontend:
     shared fn trouble(text: *mut Message) |this| {
         this.trouble(&mut *text);
         0
+    };
+    shared fn save(bytes: *mut u8, room: usize) |this| {
+        let all = this.save();
+        let fits = all.len().min(room);
+        lent_mut(bytes, room)[..fits].copy_from_slice(&all[..fits]);
+        all.len() as i64
+    };
+    exclusive fn restore(bytes: *const u8, len: usize, why: *mut Message) |this| {
+        done(why, this.restore(lent(bytes, len)))
     };
 }
 
