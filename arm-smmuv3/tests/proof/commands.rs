@@ -1,7 +1,8 @@
 //! Every 128-bit command.
 
+use crate::command_table::commands;
 use crate::in_two_threads;
-use crate::table::{Shown, commands};
+use crate::shown::Shown;
 use viommu_plugin_check::proof;
 
 /// Runs one part of the proof for every set of features that a command's legality depends on.

@@ -1,8 +1,9 @@
 //! Every guest STE, read alone and as the driver writes it.
 
+use crate::entry_table::entries;
 use crate::in_two_threads;
 use crate::physical::{Numbers, Owned, STAGE2};
-use crate::table::{Shown, entries};
+use crate::shown::Shown;
 use arm_smmuv3::tables::{HostSte, physical_ste};
 use viommu_plugin::{EntryKey, KeyKind};
 use viommu_plugin_check::proof;

@@ -1,11 +1,13 @@
-//! Proof by exhaustion that the codec lets nothing pass but what the table of this folder allows, for every set of
+//! Proof by exhaustion that the codec lets nothing pass but what the tables of this folder allow, for every set of
 //! features that matters; and that the prover finds a codec that is wrong in one bit.
 
+mod command_table;
 mod commands;
 mod entries;
+mod entry_table;
 mod mutants;
 mod physical;
-mod table;
+mod shown;
 
 /// Calls `body` with every number below `sets`, from two threads; the sum of what it gives.
 fn in_two_threads(sets: u32, body: impl Fn(u32) -> u64 + Sync) -> u64 {

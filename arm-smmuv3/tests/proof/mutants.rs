@@ -1,6 +1,8 @@
 //! Codecs that are wrong in one small way each: the prover names every one of them.
 
-use crate::table::{Shown, commands, entries};
+use crate::command_table::commands;
+use crate::entry_table::entries;
+use crate::shown::Shown;
 use arm_smmuv3::codec::ArmCodec;
 use viommu_plugin::{Classes, Codec, Configuration, EntryKey, HostIds, KeyKind, Message, Rewritten};
 use viommu_plugin_check::proof;

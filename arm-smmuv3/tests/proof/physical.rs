@@ -1,6 +1,6 @@
 //! The physical STE that the driver makes of a key: which bits are the host's, and that they are its.
 
-use crate::table::{GUEST0, GUEST1};
+use crate::entry_table::{GUEST0, GUEST1};
 use arm_smmuv3::tables::{Geometry, HostSte, Stage2, Ste};
 use viommu_plugin::{EntryKey, Hardware, KeyKind, Refusal, Unreadable};
 

@@ -59,6 +59,22 @@ impl Plugin {
         Self { table: Arc::new(table.unwrap_or_else(|error| panic!("{error}"))) }
     }
 
+    /// A plugin whose C table is linked into this program, as one in C would be: the symbol `viommu_plugin_entry`.
+    ///
+    /// # Errors
+    /// If the table is not one of this ABI.
+    ///
+    /// # Safety
+    /// `entry` leads to at least 8 bytes. If the second number there is this ABI's major version, it leads to as many
+    /// bytes as the first says, and they are a table of that version: each slot is null or a function of its type that
+    /// keeps to the contract on memory, each text null or readable for as many of its bytes as a host may take (256), for
+    /// as long as the program runs.
+    pub unsafe fn at(entry: *const PluginEntry) -> Result<Self, LoadError> {
+        // SAFETY: as this function requires.
+        let table = unsafe { Table::read(entry, None) };
+        table.map(|table| Self { table: Arc::new(table) })
+    }
+
     /// Loads the `.so` at `path`. A plugin is trusted code: its constructors run at once.
     ///
     /// # Errors
