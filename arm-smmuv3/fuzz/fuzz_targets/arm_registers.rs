@@ -135,6 +135,21 @@ fuzz_target!(|input: &[u8]| {
                 let mut text = Message::default();
                 frontend.trouble(&mut text);
             }
+            11 if argument & 1 != 0 => {
+                // A frontend that was moved is the same; what is not a saved state changes nothing.
+                let saved = frontend.save();
+                let mut moved = ArmFrontend::new(&ids).expect("it was made before");
+                moved.restore(&saved).expect("what was saved can be restored");
+                assert!(moved.save() == saved && frame(&moved) == frame(&frontend), "moving changed it");
+                let mut wrong = saved.clone();
+                let bit = at as usize % (8 * wrong.len());
+                wrong[bit / 8] ^= 1 << (bit % 8);
+                wrong.truncate(wrong.len() - usize::from(argument >> 1) % 4);
+                match moved.restore(&wrong) {
+                    Ok(()) => assert_eq!(moved.save(), wrong, "a state that was taken is what was given"),
+                    Err(refusal) => assert!(!refusal.text.is_empty() && moved.save() == saved, "{refusal}"),
+                }
+            }
             _ => {
                 frontend.reset();
                 assert_eq!(frame(&frontend), fresh, "a reset left something");

@@ -37,9 +37,11 @@ impl Table {
             let needed = PluginEntry::SIZE_1_0;
             return Err(LoadError::ShortTable { path: place(), found: size, needed, major });
         }
-        // 2. The bytes that both sides know; the rest of ours stays zero, which is "no such slot".
+        // 2. The bytes that both sides know; the rest of ours stays zero, which is "no such slot". Half a slot is none.
         let mut entry = std::mem::MaybeUninit::<PluginEntry>::zeroed();
-        let both = (size as usize).min(size_of::<PluginEntry>());
+        let slots = (size - PluginEntry::SIZE_1_0) as usize / size_of::<usize>();
+        let whole = PluginEntry::SIZE_1_0 as usize + slots * size_of::<usize>();
+        let both = whole.min(size_of::<PluginEntry>());
         // SAFETY: the plugin has `size` bytes, we have ours; zero is valid for every field, and what the plugin
         // compiled as this type is too.
         let entry = unsafe {
@@ -129,4 +131,22 @@ fn facts(entry: &PluginEntry, path: Option<&Path>) -> Result<PluginInfo, String>
         stream_name: word("stream name", entry.stream_name)?,
         parts: offered.into_iter().filter_map(|(part, there)| there.then_some(part)).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_slot_is_no_slot() {
+        let whole = PluginEntry::of::<mock_plugin::Mock>();
+        assert!(whole.frontend_save.is_some(), "the first slot behind those of 1.0");
+        for beyond in 0..16 {
+            let table = PluginEntry { size: PluginEntry::SIZE_1_0 + beyond, ..whole };
+            // SAFETY: a whole table, longer than it says.
+            let table = unsafe { Table::read(&table, None) }.expect("it has every slot of 1.0");
+            assert_eq!(table.entry.frontend_save.is_some(), beyond >= 8, "{beyond} bytes beyond 1.0");
+            assert!(table.entry.frontend_restore.is_none(), "{beyond} bytes beyond 1.0");
+        }
+    }
 }

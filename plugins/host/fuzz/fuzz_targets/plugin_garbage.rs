@@ -84,6 +84,8 @@ fn frontend(plugin: &Plugin) {
         judge(it.mode(), |mode| assert!(mode.0 <= Mode::TRANSLATE.0));
         judge(it.entry(&Nothing, 0, &mut [0; 4]), |found| assert!(found.0 <= Lookup::UNREADABLE.0));
         judge(it.reset(), drop);
+        judge(it.save(), |state| assert!(state.len() <= 1 << 20));
+        judge(it.restore(&[1, 2, 3]), drop);
         judge(it.register_name(0), |name| assert!(name.is_none_or(|name| name.len() <= 256)));
         let mut text = Message::default();
         judge(it.trouble(&mut text), drop);
@@ -184,6 +186,7 @@ fuzz_target!(|input: &[u8]| {
     assert!((1..=8).contains(&info.command_words) && (1..=16).contains(&info.entry_words));
     assert!((1..=8).contains(&info.event_words) && !info.name.is_empty() && info.frame_bytes >= 8);
     assert!(garbage.complete(&info.parts), "a part that lacks a slot is offered");
+    judge(plugin.covers(&[Register::default()], &[]), drop);
     for _ in 0..2 {
         frontend(&plugin);
         codec(&plugin);
