@@ -63,6 +63,9 @@ impl Codec for MockCodec {
                 Some(_) => match word as u8 {
                     opcode::SYNC => Some((Stop::SYNC, GuestFault::NONE)),
                     opcode::CONFIG => Some((Stop::CONFIGURATION, GuestFault::NONE)),
+                    // What does not reach the hardware needs neither order nor room.
+                    opcode::PREFETCH => None,
+                    opcode::INVALIDATE_CACHE if ids.stream(argument as u32).is_none() => None,
                     opcode::INVALIDATE_CACHE if before.with(done.classes).any(Classes::TLB) => {
                         Some((Stop::ORDER, GuestFault::NONE))
                     }

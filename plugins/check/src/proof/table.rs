@@ -241,7 +241,8 @@ impl CommandTable {
         }
     }
 
-    /// What [`viommu_plugin::Codec::rewrite`] must do, command by command.
+    /// What [`viommu_plugin::Codec::rewrite`] must do, command by command. One that does not reach the hardware needs
+    /// neither order nor room; one that needs both is told of the order first.
     pub fn rewrite(&self, guest: &[u64], before: Classes, ids: HostIds<'_>, out: &mut [u64]) -> Rewritten {
         let mut done = Rewritten::default();
         let mut unsynced = before;
