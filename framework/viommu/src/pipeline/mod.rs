@@ -13,9 +13,11 @@
 //! (while a batch is placed), the registers (for the length of one plugin call). Register reads take only the last.
 
 mod counters;
+mod doorbell;
 mod guest_queue;
 mod id_map;
 mod interrupts;
+mod primitives;
 mod retire;
 mod route;
 mod settle;
@@ -32,7 +34,9 @@ use crate::Cause;
 use crate::backend::{Owner, SinkError};
 use crate::metrics::GuestMetrics;
 use crate::seams::lock;
+use doorbell::{Doorbell, Turn};
 use guest_queue::Fetch;
+use primitives::Os;
 use settle::Settle;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -106,11 +110,10 @@ pub struct Pipeline {
     on_configuration: Box<dyn Fn(ConfigRequest) + Send + Sync>,
     tap: Option<Arc<dyn CommandTap>>,
     registers: Option<Mutex<Frontend>>,
-    queue: Mutex<Fetch>,
-    kicked: AtomicBool,
+    queue: Doorbell<Os, Fetch>,
     rekick_queued: AtomicBool,
     ids: IdMap,
-    lane: Arc<Lane>,
+    lane: Lane,
     settle: Settle,
     counters: GuestCounters,
     metrics: GuestMetrics,
@@ -128,11 +131,10 @@ impl Pipeline {
         let PipelineParts { owner, tag, plugin, frontend, codec, memory, shard, interrupts, on_configuration, tap } =
             parts;
         Arc::new(Self {
-            queue: Mutex::new(Fetch::new(plugin.command_words)),
-            kicked: AtomicBool::new(false),
+            queue: Doorbell::new(Fetch::new(plugin.command_words)),
             rekick_queued: AtomicBool::new(false),
             ids: IdMap::new(tag),
-            lane: Arc::new(Lane::new(owner)),
+            lane: Lane::new(owner),
             settle: Settle::default(),
             counters: GuestCounters::default(),
             metrics: GuestMetrics::new(&plugin.name),
@@ -163,7 +165,7 @@ impl Pipeline {
     /// # Errors
     /// If there is no frontend, the plugin failed, or the devices were not switched in time.
     pub fn mmio_write(self: &Arc<Self>, offset: u64, size: u32, value: u64) -> Result<(), Cause> {
-        let mut turn = self.try_queue();
+        let mut turn = self.queue.try_enter();
         let asked = {
             let mut registers = self.registers()?;
             let asked = registers.write(offset, size, value).map(|effects| self.store(effects));
@@ -354,8 +356,8 @@ impl Pipeline {
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Fetch> {
-        lock(&self.queue)
+    fn queue(&self) -> Turn<'_, Os, Fetch> {
+        self.queue.enter()
     }
 
     fn request_and_wait(&self, request: ConfigRequest) -> Result<(), Cause> {

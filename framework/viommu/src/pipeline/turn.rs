@@ -1,9 +1,11 @@
 //! Whose turn it is at a guest's queue: one thread at a time, and no doorbell lost between them.
 
 use super::Pipeline;
+use super::doorbell::Turn;
 use super::guest_queue::{BATCH, Fetch};
-use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, MutexGuard, TryLockError};
+use super::primitives::Os;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use viommu_plugin::{GuestFault, QueueState};
 
 /// Commands that a guest's own thread takes at once, about: twice what the largest queue holds. A guest that fills its
@@ -14,43 +16,26 @@ pub(super) const DOORBELL: u32 = 1 << 20;
 const ROUNDS: u32 = DOORBELL / BATCH as u32;
 
 impl Pipeline {
-    /// The queue, if no other thread is at it.
-    pub(super) fn try_queue(&self) -> Option<MutexGuard<'_, Fetch>> {
-        match self.queue.try_lock() {
-            Ok(fetch) => Some(fetch),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
     /// Takes the queue as far as it goes, unless another thread is at it: that one looks again when it leaves.
     pub(super) fn kick(self: &Arc<Self>) {
-        self.kicked.store(true, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
         let taken = || self.counters.commands.load(Ordering::Relaxed);
         let (before, mut rounds) = (taken(), 0);
-        while let Some(mut fetch) = self.try_queue() {
-            let more = self.kicked.swap(false, Ordering::SeqCst) && self.run(&mut fetch, DOORBELL, true);
-            drop(fetch);
-            fence(Ordering::SeqCst);
+        self.queue.ring(|fetch, rung| {
+            let more = rung && self.run(fetch, DOORBELL, true);
             rounds += 1;
-            if more || rounds == ROUNDS || taken() - before >= u64::from(DOORBELL) {
+            let enough = more || rounds == ROUNDS || taken() - before >= u64::from(DOORBELL);
+            if enough {
                 self.queue_rekick();
-                break;
             }
-            if !self.kicked.load(Ordering::SeqCst) {
-                break;
-            }
-        }
+            !enough
+        });
         self.settle.notify();
     }
 
     /// Gives the queue back, and looks after those who came in vain meanwhile.
-    pub(super) fn leave(self: &Arc<Self>, turn: Option<MutexGuard<'_, Fetch>>) {
-        if turn.is_some() {
-            drop(turn);
-            barrier_after_unlock();
-            if self.kicked.load(Ordering::SeqCst) {
+    pub(super) fn leave(self: &Arc<Self>, turn: Option<Turn<'_, Os, Fetch>>) {
+        if let Some(turn) = turn {
+            if self.queue.leave(turn) {
                 self.kick();
             }
             self.settle.notify();
@@ -61,12 +46,10 @@ impl Pipeline {
     pub(super) fn kick_bounded(self: &Arc<Self>) {
         const COMMANDS: u32 = 4096;
         self.rekick_queued.store(false, Ordering::SeqCst);
-        let doorbell = self.kicked.swap(false, Ordering::SeqCst);
-        let more = {
-            let mut fetch = self.queue();
-            self.run(&mut fetch, COMMANDS, doorbell)
-        };
-        if more || self.kicked.load(Ordering::SeqCst) {
+        let doorbell = self.queue.answer();
+        let mut fetch = self.queue();
+        let more = self.run(&mut fetch, COMMANDS, doorbell);
+        if self.queue.leave(fetch) || more {
             self.queue_rekick();
         }
         self.settle.notify();
@@ -82,10 +65,10 @@ impl Pipeline {
         if self.settle.is_quarantined() {
             return true;
         }
-        if self.settle.is_busy() || self.kicked.load(Ordering::SeqCst) {
+        if self.settle.is_busy() || self.queue.is_rung() {
             return false;
         }
-        let Some(turn) = self.try_queue() else { return false };
+        let Some(turn) = self.queue.try_enter() else { return false };
         self.leave(Some(turn));
         match self.registers().map(|registers| registers.queue()) {
             Ok(Ok(queue)) => {
@@ -94,14 +77,4 @@ impl Pipeline {
             _ => true,
         }
     }
-}
-
-/// Orders the release of a lock before a load that follows. On x86 the release is an exchange, which orders everything
-/// already: only the compiler must be told, and a doorbell is spared a full fence.
-#[inline]
-fn barrier_after_unlock() {
-    #[cfg(target_arch = "x86_64")]
-    std::sync::atomic::compiler_fence(Ordering::SeqCst);
-    #[cfg(not(target_arch = "x86_64"))]
-    fence(Ordering::SeqCst);
 }
