@@ -13,8 +13,9 @@
 //! ```
 
 use crate::backend::{Mapping, ObjectKind};
-use crate::objects::{self, NestedCounters, ObjectInfo, ViommuConfig};
+use crate::objects::{self, NestedCounters, ObjectInfo, RestoreConfig, ViommuConfig};
 use crate::pipeline::{Invalidated, Pipeline};
+use crate::save::SavedViommu;
 use crate::seams::{on_actor_thread, wait};
 use crate::{Cause, Error, HostEvent, Leftovers};
 use std::sync::Arc;
@@ -188,6 +189,19 @@ impl Ioas {
 }
 
 impl NestParent {
+    /// See [`objects::NestParent::restore_viommu`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn restore_viommu(&self, config: RestoreConfig, saved: &SavedViommu) -> Result<RestoredViommu, Error> {
+        let restored = run(ObjectKind::Viommu, "restore", self.0.restore_viommu(config, saved))?;
+        Ok(RestoredViommu {
+            viommu: Viommu(restored.viommu),
+            vdevices: restored.vdevices.into_iter().map(Vdevice).collect(),
+            event_queue: restored.event_queue.map(EventQueue),
+            hw_queues: restored.hw_queues.into_iter().map(HwQueue).collect(),
+        })
+    }
     /// See [`objects::NestParent::viommu`].
     ///
     /// # Errors
@@ -195,6 +209,19 @@ impl NestParent {
     pub fn viommu(&self, config: ViommuConfig) -> Result<Viommu, Error> {
         run(ObjectKind::Viommu, "alloc", self.0.viommu(config)).map(Viommu)
     }
+}
+
+/// See [`objects::RestoredViommu`].
+#[derive(Debug)]
+pub struct RestoredViommu {
+    /// The vIOMMU.
+    pub viommu: Viommu,
+    /// Its vdevices, by ascending guest ID.
+    pub vdevices: Vec<Vdevice>,
+    /// Its event queue, if it had one.
+    pub event_queue: Option<EventQueue>,
+    /// Its HW queues, by index.
+    pub hw_queues: Vec<HwQueue>,
 }
 
 impl Device {
@@ -277,6 +304,13 @@ impl Viommu {
     /// As there.
     pub fn reset(&self) -> Result<(), Error> {
         self.here("reset", Pipeline::reset)
+    }
+    /// See [`objects::Viommu::save`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn save(&self) -> Result<SavedViommu, Error> {
+        run(ObjectKind::Viommu, "save", self.0.save())
     }
     /// See [`objects::Viommu::nested_hwpts`].
     pub fn nested_hwpts(&self) -> Vec<objects::NestedHwpt> {

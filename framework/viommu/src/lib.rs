@@ -79,6 +79,7 @@ pub mod metrics;
 pub mod objects;
 pub mod pipeline;
 pub mod proposal;
+pub mod save;
 pub mod seams;
 pub mod simulation;
 

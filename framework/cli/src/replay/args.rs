@@ -23,7 +23,7 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) atc: bool,
     /// Break something on purpose: drop-invalidation:K, drop-atc, swap-stream, wrong-vmid, widen, complete-early,
-    /// atc-timeout, illegal-command
+    /// atc-timeout, illegal-command, forget-entry
     #[arg(long, value_name = "FAULT")]
     pub(crate) inject: Option<Injection>,
     /// Replay as N virtual machines on one physical IOMMU
@@ -41,6 +41,12 @@ pub(crate) struct Args {
     /// Execute each physical command up to 64 events late, drawn from this seed; implies --model inline
     #[arg(long, value_name = "SEED")]
     pub(crate) device_delay: Option<u64>,
+    /// At random doorbells, on average every N, save all VMs and restore them on a fresh host with other numbers
+    #[arg(long, value_name = "N")]
+    pub(crate) migrate_every: Option<NonZeroU64>,
+    /// Seed of --migrate-every
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub(crate) migrate_seed: u64,
     /// Serve Prometheus metrics at this address while the replay runs
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
@@ -77,6 +83,8 @@ pub(crate) enum Injection {
     AtcTimeout,
     /// An illegal command reaches the physical queue.
     IllegalCommand,
+    /// The first VM's busiest device moves to another host without its table entry.
+    ForgetEntry,
 }
 
 impl FromStr for Injection {
@@ -102,9 +110,10 @@ impl FromStr for Injection {
             ("complete-early", _) => Self::CompleteEarly,
             ("atc-timeout", _) => Self::AtcTimeout,
             ("illegal-command", _) => Self::IllegalCommand,
+            ("forget-entry", _) => Self::ForgetEntry,
             _ => {
                 return Err("not one of drop-invalidation:K, drop-atc, swap-stream, wrong-vmid, widen, \
-                            complete-early, atc-timeout, illegal-command"
+                            complete-early, atc-timeout, illegal-command, forget-entry"
                     .into());
             }
         };
@@ -128,6 +137,7 @@ impl Args {
                 ("--shards", self.shards > 1),
                 ("--model thread", self.model == ModelMode::Thread),
                 ("--device-delay", self.device_delay.is_some()),
+                ("--migrate-every", self.migrate_every.is_some()),
                 ("--metrics", self.metrics.is_some()),
             ];
             if let Some((option, _)) = nested_only.iter().find(|(_, given)| *given) {
@@ -137,7 +147,20 @@ impl Args {
         if self.device_delay.is_some() && self.model == ModelMode::Thread {
             return Err("--device-delay counts replay events: it needs --model inline".into());
         }
+        if self.migrate_every.is_some() {
+            if self.threads > 1 {
+                return Err("--migrate-every moves all VMs at once: it needs --threads 1".into());
+            }
+            if !matches!(self.inject, None | Some(Injection::ForgetEntry)) {
+                return Err(
+                    "--migrate-every starts with empty caches: the only fault it goes with is forget-entry".into()
+                );
+            }
+        }
         match self.inject {
+            Some(Injection::ForgetEntry) if self.migrate_every.is_none() => {
+                Err("--inject forget-entry is about VMs that move: it needs --migrate-every N".into())
+            }
             Some(Injection::WrongVmid | Injection::Widen) if self.vms < 2 => {
                 Err("--inject wrong-vmid and widen mix up virtual machines: they need --vms 2 or more".into())
             }
@@ -188,6 +211,8 @@ mod tests {
             "--inject widen --vms 2",
             "--inject complete-early --device-delay 1",
             "--metrics 127.0.0.1:9100",
+            "--migrate-every 3 --migrate-seed 7 --vms 4 --device-delay 1",
+            "--migrate-every 1 --inject forget-entry",
         ] {
             assert!(check(good).is_ok(), "{good}: {:?}", check(good).err());
         }
@@ -204,6 +229,11 @@ mod tests {
             ("--inject complete-early", "--device-delay"),
             ("--bare --inject atc-timeout", "--bare"),
             ("--bare --vms 2", "--bare"),
+            ("--bare --migrate-every 3", "--bare"),
+            ("--migrate-every 0", "--migrate-every"),
+            ("--migrate-every 3 --vms 2 --threads 2", "--threads 1"),
+            ("--migrate-every 3 --inject drop-atc", "forget-entry"),
+            ("--inject forget-entry", "--migrate-every"),
             ("--bare --device-delay 1", "--bare"),
         ] {
             let error = check(wrong).expect_err(wrong);

@@ -78,6 +78,12 @@ pub(crate) enum ReplayError {
         /// Why not.
         what: String,
     },
+    /// A machine's saved state is none.
+    #[error("a machine cannot move: {0}")]
+    Saved(#[from] viommu::save::StateError),
+    /// A host was not torn down whole.
+    #[error("a host that all machines had left was not empty: {0}")]
+    Leftovers(String),
     /// A guest would wait for ever.
     #[error("record {record}: the queue of VM {machine} did not come to rest within {limit:?}")]
     Stuck {

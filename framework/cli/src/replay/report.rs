@@ -102,6 +102,8 @@ pub(crate) struct Summary {
     pub(crate) vms: u32,
     /// How often another VM than before rang its doorbell.
     pub(crate) vm_switches: u64,
+    /// How often all VMs moved to a fresh host.
+    pub(crate) migrations: u64,
     /// Recorded translations.
     pub(crate) translations: Translations,
     /// Guest commands.
@@ -142,6 +144,7 @@ impl Summary {
             mode,
             vms: 1,
             vm_switches: 0,
+            migrations: 0,
             translations: Translations::default(),
             commands: Commands::default(),
             mismatched_by_vm: Vec::new(),
@@ -187,6 +190,9 @@ impl fmt::Display for Summary {
         if !self.guest_faults.is_empty() {
             let named: Vec<_> = self.guest_faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
             writeln!(f, "  guest faults  {}", named.join(", "))?;
+        }
+        if self.migrations > 0 {
+            writeln!(f, "  migrations    {} times to a fresh host", self.migrations)?;
         }
         if self.register_mismatches > 0 {
             writeln!(f, "  registers     {} reads mismatched", self.register_mismatches)?;

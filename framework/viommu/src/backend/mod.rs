@@ -12,7 +12,7 @@ use crate::Cause;
 use async_trait::async_trait;
 use std::fmt;
 use std::sync::Arc;
-use viommu_plugin::EntryKey;
+use viommu_plugin::{EntryKey, Register};
 
 /// Kinds of objects, with the uAPI's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -189,6 +189,11 @@ pub trait Objects: Send + Sync + 'static {
     async fn destroy(&self, id: u32) -> Result<(), Cause>;
     /// Objects alive, oldest first.
     fn live(&self) -> Vec<(u32, ObjectKind)>;
+    /// ID registers that a guest may be shown, so that a guest of another host is not given less than it knows. `None`: not
+    /// known, and no guest can be restored here.
+    fn guest_registers(&self) -> Option<Vec<Register>> {
+        None
+    }
     /// The queue that takes this vIOMMU's invalidations.
     fn sink(&self, viommu: u32) -> Result<Arc<dyn Sink<Accepts = Host>>, Cause>;
     /// What the hardware reports, in order. One receiver for the whole backend.

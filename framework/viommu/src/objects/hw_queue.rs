@@ -18,7 +18,7 @@ impl HwQueue {
 
     /// Its index in the vIOMMU, from 0.
     pub fn index(&self) -> u32 {
-        *self.0.facts
+        self.0.facts.index
     }
 
     /// The vIOMMU it belongs to.
@@ -35,14 +35,20 @@ impl HwQueue {
     }
 }
 
+/// What handles know of a HW queue.
+pub(crate) struct HwQueueFacts {
+    pub(crate) index: u32,
+    pub(crate) iova: u64,
+    pub(crate) length: u64,
+}
+
 /// What the actor remembers: nothing.
 #[derive(Clone)]
 pub(crate) struct HwQueueState;
 
 impl State for HwQueueState {
     const KIND: ObjectKind = ObjectKind::HwQueue;
-    /// The index.
-    type Facts = u32;
+    type Facts = HwQueueFacts;
     type Keeps = (Viommu, Option<HwQueue>);
 }
 
@@ -64,7 +70,7 @@ impl Operation for AllocHwQueue {
         let Self { viommu, index, iova, length } = self;
         let queues = change.shared().registry.handles::<HwQueueState>();
         let find = |index| {
-            let mine = queues.iter().find(|queue| queue.keeps.0.id() == viommu.id() && *queue.facts == index);
+            let mine = queues.iter().find(|queue| queue.keeps.0.id() == viommu.id() && queue.facts.index == index);
             mine.cloned().map(HwQueue)
         };
         if find(index).is_some() {
@@ -81,6 +87,13 @@ impl Operation for AllocHwQueue {
         }
         let backend = change.backend();
         let id = change.create(backend.hw_queue_alloc(viommu.id(), index, iova, length))?;
-        Ok(Link::start(change, id, parents, Arc::new(index), (viommu, previous), HwQueueState))
+        Ok(Link::start(
+            change,
+            id,
+            parents,
+            Arc::new(HwQueueFacts { index, iova, length }),
+            (viommu, previous),
+            HwQueueState,
+        ))
     }
 }

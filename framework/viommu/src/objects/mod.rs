@@ -38,7 +38,7 @@ pub use nest_parent::NestParent;
 pub use nested_hwpt::NestedHwpt;
 pub use node::{ObjectInfo, ObjectState};
 pub use vdevice::Vdevice;
-pub use viommu::{NestedCounters, VIRT_ID_LIMIT, Viommu, ViommuConfig, ViommuInfo};
+pub use viommu::{NestedCounters, RestoreConfig, RestoredViommu, VIRT_ID_LIMIT, Viommu, ViommuConfig, ViommuInfo};
 
 pub(crate) use device::{BindDevice, DeviceState};
 pub(crate) use fault_queue::AllocFaultQueue;

@@ -30,7 +30,7 @@ impl NestParent {
     /// If the parent carries a vIOMMU already: both would share its VMID, so equal ASIDs of two guests would alias
     /// (EEXIST). If the ID registers promise what a vIOMMU cannot be (the plugin's errno).
     pub async fn viommu(&self, config: ViommuConfig) -> Result<Viommu, Error> {
-        self.0.ask(AllocViommu { parent: self.clone(), config }).await.map(Viommu)
+        self.0.ask(AllocViommu { parent: self.clone(), config, state: None }).await.map(Viommu)
     }
 
     /// The vIOMMU that is welded to it, if it lives.

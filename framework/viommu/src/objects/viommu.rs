@@ -3,11 +3,14 @@
 mod alloc;
 mod bind;
 mod configure;
+mod restore;
+mod save;
 mod state;
 
 pub(crate) use alloc::AllocViommu;
 pub(crate) use bind::Unbind;
 pub(crate) use configure::Quarantine;
+pub use restore::{RestoreConfig, RestoredViommu};
 pub use state::NestedCounters;
 pub(crate) use state::{ViommuFacts, ViommuState};
 
@@ -15,11 +18,12 @@ use super::event_queue::AllocEventQueue;
 use super::hw_queue::AllocHwQueue;
 use super::{Device, EventQueue, HwQueue, Link, NestParent, NestedHwpt, Vdevice};
 use crate::pipeline::{CommandTap, Interrupts, Invalidated, NoInterrupts, Pipeline};
+use crate::save::GuestEntry;
 use crate::{Cause, Error};
 use bind::BindVdevice;
-use configure::{Install, InstallEntry};
+use configure::InstallEntry;
 use std::sync::Arc;
-use viommu_plugin::{Classes, EntryKey, GuestFault, HostIds, KeyKind, Register, Stop};
+use viommu_plugin::{Classes, EntryKey, GuestFault, HostIds, Register, Stop};
 use vm_memory::GuestMemoryMmap;
 
 /// Guest IDs are below this: the map from guest ID to host stream is a dense array.
@@ -104,7 +108,7 @@ impl Viommu {
     /// # Errors
     /// If `virt_id` is [`VIRT_ID_LIMIT`] or more (EINVAL), names another device, or the device has a vdevice (EEXIST).
     pub async fn vdevice(&self, device: &Device, virt_id: u32) -> Result<Vdevice, Error> {
-        let bind = BindVdevice { viommu: self.clone(), device: device.clone(), virt_id };
+        let bind = BindVdevice { viommu: self.clone(), device: device.clone(), virt_id, entry: None };
         self.0.ask(bind).await.map(Vdevice)
     }
 
@@ -129,7 +133,7 @@ impl Viommu {
     /// # Errors
     /// If there is a frontend (EINVAL), no such vdevice (ENOENT), or the wrong number of words (EINVAL).
     pub async fn install_entry(&self, virt_id: u32, words: &[u64]) -> Result<(), Error> {
-        self.0.ask(InstallEntry { virt_id, what: Install::Entry(words.to_vec()) }).await
+        self.0.ask(InstallEntry { virt_id, entry: GuestEntry::Words(words.into()) }).await
     }
 
     /// Without a frontend: the device's DMA passes stage 2 only.
@@ -137,8 +141,7 @@ impl Viommu {
     /// # Errors
     /// As [`Viommu::install_entry`].
     pub async fn set_passthrough(&self, virt_id: u32) -> Result<(), Error> {
-        let key = EntryKey { kind: KeyKind::BYPASS, ..EntryKey::default() };
-        self.0.ask(InstallEntry { virt_id, what: Install::Key(key) }).await
+        self.0.ask(InstallEntry { virt_id, entry: GuestEntry::Bypass }).await
     }
 
     /// Without a frontend: the device's DMA aborts.
@@ -146,7 +149,7 @@ impl Viommu {
     /// # Errors
     /// As [`Viommu::install_entry`].
     pub async fn set_blocking(&self, virt_id: u32) -> Result<(), Error> {
-        self.0.ask(InstallEntry { virt_id, what: Install::Key(EntryKey::default()) }).await
+        self.0.ask(InstallEntry { virt_id, entry: GuestEntry::Abort }).await
     }
 
     /// HWPT_INVALIDATE on this vIOMMU: guest command words, complete in hardware when this returns.

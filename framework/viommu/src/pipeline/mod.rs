@@ -20,6 +20,7 @@ mod interrupts;
 mod primitives;
 mod retire;
 mod route;
+mod saving;
 mod settle;
 mod shard;
 mod turn;
@@ -33,6 +34,7 @@ pub use shard::{Lane, Shard, ShardMode, ShardParts, mark_vcpu_thread};
 use crate::Cause;
 use crate::backend::{Owner, SinkError};
 use crate::metrics::GuestMetrics;
+use crate::save::GuestEntry;
 use crate::seams::lock;
 use doorbell::{Doorbell, Turn};
 use guest_queue::Fetch;
@@ -42,7 +44,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use turn::DOORBELL;
-use viommu_plugin::{Actions, Configuration, EntryKey, GuestFault, Lookup, Mode};
+use viommu_plugin::{Actions, Configuration, EntryKey, GuestFault, KeyKind, Lookup, Mode};
 use viommu_plugin_host::{Codec, Frontend, PluginInfo};
 use vm_memory::GuestMemoryMmap;
 
@@ -248,18 +250,29 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the plugin failed.
-    pub fn desired_key(&self, virt_id: u32) -> Result<EntryKey, Cause> {
-        use viommu_plugin::KeyKind;
+    pub fn desired_entry(&self, virt_id: u32) -> Result<GuestEntry, Cause> {
         let mut entry = vec![0; self.plugin.entry_words];
         let found = {
             let registers = self.registers()?;
             match registers.mode()? {
                 Mode::TRANSLATE => registers.entry(&GuestView(&self.memory), virt_id, &mut entry)?,
-                Mode::BYPASS => return Ok(EntryKey { kind: KeyKind::BYPASS, ..Default::default() }),
-                _ => return Ok(EntryKey::default()),
+                Mode::BYPASS => return Ok(GuestEntry::Bypass),
+                _ => return Ok(GuestEntry::Abort),
             }
         };
-        if found == Lookup::FOUND { self.entry_key(&entry) } else { Ok(EntryKey::default()) }
+        Ok(if found == Lookup::FOUND { GuestEntry::Words(entry.into()) } else { GuestEntry::Abort })
+    }
+
+    /// What an entry asks for, in canonical form.
+    ///
+    /// # Errors
+    /// As [`Pipeline::entry_key`].
+    pub fn key_of(&self, entry: &GuestEntry) -> Result<EntryKey, Cause> {
+        match entry {
+            GuestEntry::Abort => Ok(EntryKey::default()),
+            GuestEntry::Bypass => Ok(EntryKey { kind: KeyKind::BYPASS, ..EntryKey::default() }),
+            GuestEntry::Words(words) => self.entry_key(words),
+        }
     }
 
     /// What a guest table entry asks for.

@@ -10,6 +10,8 @@ use std::time::Duration;
 const PAUSED: u32 = 1;
 /// Out of service for good.
 const QUARANTINED: u32 = 2;
+/// The state is being saved.
+const SAVING: u32 = 4;
 
 /// Shared between the threads that run the queue, those that answer, and those that wait.
 #[derive(Debug, Default)]
@@ -29,6 +31,15 @@ impl Settle {
 
     pub(super) fn resume(&self) {
         self.flags.fetch_and(!PAUSED, Ordering::SeqCst);
+    }
+
+    /// Whether this call was the one that did it.
+    pub(super) fn begin_saving(&self) -> bool {
+        self.flags.fetch_or(SAVING, Ordering::SeqCst) & SAVING == 0
+    }
+
+    pub(super) fn end_saving(&self) {
+        self.flags.fetch_and(!SAVING, Ordering::SeqCst);
     }
 
     pub(super) fn asked(&self) {

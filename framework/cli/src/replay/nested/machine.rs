@@ -1,35 +1,38 @@
 //! One recorded guest as a virtual machine: its memory, its vIOMMU, and its turns.
 
 use super::expect::{self, DOORBELL_BYTES, Placement, Verdict};
+use super::migrate::Schedule;
+use super::physical::Physical;
 use super::schedule::Turns;
 use crate::replay::compare::Shown;
 use crate::replay::latency::Histogram;
 use crate::replay::report::{EXPLAINED, Mismatch, Translations};
-use crate::replay::{ReplayError, registers};
+use crate::replay::{Job, ReplayError, registers};
 use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use viommu::backend::direct::ModelHardware;
 use viommu::backend::{Backing, Mapping};
-use viommu::blocking::{Device, Host, Vdevice, Viommu};
-use viommu::objects::ViommuConfig;
+use viommu::blocking::{Device, NestParent, Vdevice, Viommu};
+use viommu::objects::{RestoreConfig, ViommuConfig};
 use viommu::pipeline::{CommandTap, NoInterrupts};
-use viommu::vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use viommu::save::SavedViommu;
+use viommu::vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, MmapRegion};
 use viommu_plugin::{Answer, Register};
 use viommu_plugin_host::Codec;
 use viommu_trace::{Header, Record, Trace, Translation, Vendor};
 
-/// What all machines of a replay share.
+/// What all machines of a replay share, wherever they are.
 pub(super) struct World {
-    pub(super) host: Host,
-    pub(super) hardware: Arc<ModelHardware>,
     pub(super) shown: Vec<Register>,
     /// How long a guest waits for its queue.
     pub(super) limit: Duration,
     pub(super) tally: Arc<Tally>,
     /// Records that all machines have behind them.
     pub(super) passed: AtomicU64,
+    /// When the machines move to another host.
+    pub(super) migrations: Option<Schedule>,
 }
 
 /// Counts what guests send, by opcode.
@@ -59,19 +62,43 @@ pub(super) struct Streams {
     pub(super) bound: FxHashMap<u32, u32>,
 }
 
+/// What a machine has on the host it is on.
+struct Seat {
+    physical: Arc<Physical>,
+    placement: Placement,
+    viommu: Viommu,
+    streams: Streams,
+    devices: FxHashMap<u32, (Vdevice, Device)>,
+}
+
+/// What a machine's vIOMMUs counted, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    pub(super) commands: u64,
+    pub(super) local_stream: u64,
+    pub(super) doorbells: u64,
+    pub(super) syncs: u64,
+    pub(super) faults: BTreeMap<u32, u64>,
+    pub(super) nested_created: u64,
+    pub(super) nested_reused: u64,
+}
+
 /// One machine.
 pub(super) struct Machine<'a> {
     world: &'a World,
     index: u32,
     vendor: Vendor,
+    header: Header,
     /// Away only while a turn runs: a record borrows its reader.
     trace: Option<Trace>,
-    placement: Placement,
+    ram: Arc<MmapRegion>,
     memory: Arc<GuestMemoryMmap>,
-    pub(super) viommu: Viommu,
-    streams: Streams,
-    devices: FxHashMap<u32, (Vdevice, Device)>,
+    /// Away only between two hosts.
+    seat: Option<Seat>,
+    /// Whether it moves before its guest's next access.
+    pub(super) is_due: bool,
     records: u64,
+    pub(super) counted: Counted,
     pub(super) counts: Translations,
     pub(super) register_mismatches: u64,
     pub(super) latency: Histogram,
@@ -84,43 +111,152 @@ impl<'a> Machine<'a> {
         world: &'a World,
         index: u32,
         trace: Trace,
-        placement: Placement,
-        memory: Arc<GuestMemoryMmap>,
-        streams: Streams,
+        (ram, memory): (Arc<MmapRegion>, Arc<GuestMemoryMmap>),
+        job: &Job<'_>,
+        physical: &Arc<Physical>,
     ) -> Result<Self, ReplayError> {
         let header = trace.header().clone();
-        let viommu = build(world, &header, &placement, &memory)?;
         let mut machine = Self {
             world,
             index,
             vendor: header.vendor,
+            header,
             trace: Some(trace),
-            placement,
+            ram,
             memory,
-            viommu,
-            streams,
-            devices: FxHashMap::default(),
+            seat: None,
+            is_due: false,
             records: 0,
+            counted: Counted::default(),
             counts: Translations::default(),
             register_mismatches: 0,
             latency: Histogram::default(),
             mismatches: Vec::new(),
         };
-        for device in &header.devices {
+        let (parent, placement) = machine.parent(job, physical)?;
+        let viommu = parent.viommu(ViommuConfig {
+            registers: world.shown.clone(),
+            memory: machine.memory.clone(),
+            interrupts: Arc::new(NoInterrupts),
+            frontend: true,
+            tap: Some(world.tally.clone()),
+        })?;
+        let streams = physical.streams(index, job, &machine.header);
+        machine.sit_down(physical, placement, viommu, streams, FxHashMap::default());
+        for device in machine.header.devices.clone() {
             machine.bind(device.sid)?;
         }
         Ok(machine)
     }
 
+    fn seat(&self) -> &Seat {
+        self.seat.as_ref().expect("a machine between two hosts is asked for nothing")
+    }
+
+    /// The vIOMMU it has now.
+    fn viommu(&self) -> &Viommu {
+        &self.seat().viommu
+    }
+
+    /// Its memory on `physical`, with a stage 2 that leads there.
+    fn parent(&self, job: &Job<'_>, physical: &Arc<Physical>) -> Result<(NestParent, Placement), ReplayError> {
+        let placement = physical.place(job.args, self.index, &self.header, &self.ram)?;
+        let ioas = physical.host.ioas()?;
+        let (iova, length) = placement.ram;
+        ioas.map(Mapping { iova, length, backing: Backing::Physical(placement.host_ram), writable: true })?;
+        if let Some((iova, host)) = placement.doorbell {
+            let backing = Backing::Physical(host);
+            ioas.map(Mapping { iova, length: DOORBELL_BYTES, backing, writable: true })?;
+        }
+        Ok((ioas.nest_parent()?, placement))
+    }
+
+    fn sit_down(
+        &mut self,
+        physical: &Arc<Physical>,
+        placement: Placement,
+        viommu: Viommu,
+        streams: Streams,
+        devices: FxHashMap<u32, (Vdevice, Device)>,
+    ) {
+        let pipeline = viommu.pipeline();
+        physical.roster.enter(pipeline.owner(), pipeline.tag());
+        self.seat = Some(Seat { physical: physical.clone(), placement, viommu, streams, devices });
+    }
+
+    /// Whether it is the first of all.
+    pub(super) fn is_first(&self) -> bool {
+        self.index == 0
+    }
+
+    /// What its IOMMU takes along.
+    pub(super) fn save(&self) -> Result<SavedViommu, ReplayError> {
+        Ok(self.viommu().save()?)
+    }
+
+    /// Gives back everything it has on the host it is on.
+    pub(super) fn leave(&mut self) {
+        self.count();
+        self.seat = None;
+    }
+
+    /// Takes its place on another host, as it was saved, and waits for what it asked for on the old one.
+    pub(super) fn arrive(
+        &mut self,
+        job: &Job<'_>,
+        physical: &Arc<Physical>,
+        saved: &SavedViommu,
+    ) -> Result<(), ReplayError> {
+        let (parent, placement) = self.parent(job, physical)?;
+        let streams = physical.streams(self.index, job, &self.header);
+        let mut bound = BTreeMap::new();
+        for vdevice in &saved.vdevices {
+            let host_stream = streams.bound.get(&vdevice.virt_id).copied().unwrap_or(vdevice.virt_id);
+            bound.insert(vdevice.virt_id, physical.host.device(host_stream)?);
+        }
+        let handles = bound.iter().map(|(virt_id, device)| (*virt_id, device.handle().clone())).collect();
+        let config =
+            RestoreConfig { tap: Some(self.world.tally.clone()), ..RestoreConfig::new(self.memory.clone(), handles) };
+        let restored = parent.restore_viommu(config, saved)?;
+        let named = restored.vdevices.into_iter().zip(bound);
+        let devices = named.map(|(vdevice, (virt_id, device))| (virt_id, (vdevice, device))).collect();
+        self.sit_down(physical, placement, restored.viommu, streams, devices);
+        self.is_due = false;
+        self.settle(self.records)
+    }
+
+    /// Adds what the vIOMMU it has now has counted.
+    pub(super) fn count(&mut self) {
+        let pipeline = self.viommu().pipeline().clone();
+        let (counters, nested) = (pipeline.counters(), self.viommu().counters());
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let sum = &mut self.counted;
+        sum.commands += get(&counters.commands);
+        sum.local_stream += get(&counters.local_stream);
+        sum.doorbells += get(&counters.doorbells);
+        sum.syncs += get(&counters.syncs);
+        for (fault, count) in (0..).zip(&counters.faults).filter(|(_, count)| get(count) > 0) {
+            *sum.faults.entry(fault).or_default() += get(count);
+        }
+        sum.nested_created += nested.created;
+        sum.nested_reused += nested.reused;
+    }
+
+    /// Nested HWPTs alive.
+    pub(super) fn nested_live(&self) -> u64 {
+        self.viommu().counters().live
+    }
+
     /// Gives the guest's stream a device, if it has none. The device does from then on what the guest's entry says.
     fn bind(&mut self, stream: u32) -> Result<(), ReplayError> {
-        if self.devices.contains_key(&stream) {
+        let seat = self.seat.as_mut().expect("as in `seat`");
+        if seat.devices.contains_key(&stream) {
             return Ok(());
         }
-        let host_stream = self.streams.bound.get(&stream).copied().unwrap_or(stream);
-        let device = self.world.host.device(host_stream)?;
-        let vdevice = self.viommu.vdevice(&device, stream)?;
-        self.devices.insert(stream, (vdevice, device));
+        let host_stream = seat.streams.bound.get(&stream).copied().unwrap_or(stream);
+        let device = seat.physical.host.device(host_stream)?;
+        let vdevice = seat.viommu.vdevice(&device, stream)?;
+        seat.devices.insert(stream, (vdevice, device));
         Ok(())
     }
 
@@ -135,7 +271,7 @@ impl<'a> Machine<'a> {
             }
             Record::MmioWrite { offset, value, size } => return self.write(number, offset, size.into(), value),
             Record::MmioRead { offset, value, size } if registers::is_compared(self.vendor, offset) => {
-                let got = self.viommu.mmio_read(offset, size.into())?;
+                let got = self.viommu().mmio_read(offset, size.into())?;
                 if got != value {
                     self.register_mismatches += 1;
                     let offset = format_args!("{offset:#x}");
@@ -143,7 +279,7 @@ impl<'a> Machine<'a> {
                 }
             }
             Record::Translation(recorded) => self.translate(number, &recorded)?,
-            Record::Reset => self.viommu.reset()?,
+            Record::Reset => self.viommu().reset()?,
             _ => {}
         }
         Ok(false)
@@ -152,30 +288,42 @@ impl<'a> Machine<'a> {
     /// A guest that rang its doorbell waits until its SYNCs are complete, or its queue stopped. Nothing else is waited
     /// for.
     fn write(&mut self, record: u64, offset: u64, size: u32, value: u64) -> Result<bool, ReplayError> {
-        let counters = self.viommu.pipeline().clone();
-        let counters = counters.counters();
-        let before = counters.doorbells.load(Ordering::Relaxed);
+        let pipeline = self.viommu().pipeline().clone();
+        let doorbells = || pipeline.counters().doorbells.load(Ordering::Relaxed);
+        let before = doorbells();
         let start = Instant::now();
-        self.viommu.mmio_write(offset, size, value)?;
-        if !self.viommu.pipeline().wait_settled(self.world.limit) {
-            return Err(ReplayError::Stuck { record, machine: self.index, limit: self.world.limit });
+        self.viommu().mmio_write(offset, size, value)?;
+        // A machine that moves now moves with its queue as it is, and waits on its new host.
+        self.is_due = doorbells() != before && self.world.migrations.as_ref().is_some_and(Schedule::is_time);
+        if self.is_due {
+            return Ok(true);
         }
-        let doorbell = counters.doorbells.load(Ordering::Relaxed) != before;
+        self.settle(record)?;
+        let doorbell = doorbells() != before;
         if doorbell {
             self.latency.record(start.elapsed());
         }
         Ok(doorbell)
     }
 
+    /// Waits until the guest's queue has come to rest.
+    fn settle(&self, record: u64) -> Result<(), ReplayError> {
+        let settled = self.viommu().pipeline().wait_settled(self.world.limit);
+        let stuck = ReplayError::Stuck { record, machine: self.index, limit: self.world.limit };
+        if settled { Ok(()) } else { Err(stuck) }
+    }
+
     fn translate(&mut self, record: u64, recorded: &Translation) -> Result<(), ReplayError> {
         self.bind(recorded.stream)?;
-        let stream = self.streams.dma.get(&recorded.stream).copied().unwrap_or(recorded.stream);
+        let seat = self.seat();
+        let (hardware, placement) = (seat.physical.hardware.clone(), seat.placement);
+        let stream = seat.streams.dma.get(&recorded.stream).copied().unwrap_or(recorded.stream);
         let request = expect::request(recorded, stream);
         let mut answers = [Answer::default()];
-        self.world.hardware.tick();
-        self.world.hardware.translate(&[request], &mut answers)?;
+        hardware.tick();
+        hardware.translate(&[request], &mut answers)?;
         self.counts.checked += 1;
-        match expect::judge(recorded, &self.placement, &answers[0]) {
+        match expect::judge(recorded, &placement, &answers[0]) {
             Verdict::Matched => self.counts.matched += 1,
             Verdict::StageTwoFault => self.counts.stage2_faults += 1,
             Verdict::Mismatched => {
@@ -186,38 +334,15 @@ impl<'a> Machine<'a> {
                         machine: self.index,
                         stream: recorded.stream,
                         iova: recorded.iova,
-                        expected: expect::expected(recorded, &self.placement),
+                        expected: expect::expected(recorded, &placement),
                         got: Shown(&answers[0]).to_string(),
-                        walk: self.world.hardware.explain(&request),
+                        walk: hardware.explain(&request),
                     });
                 }
             }
         }
         Ok(())
     }
-}
-
-fn build(
-    world: &World,
-    header: &Header,
-    placement: &Placement,
-    memory: &Arc<GuestMemoryMmap>,
-) -> Result<Viommu, ReplayError> {
-    let ioas = world.host.ioas()?;
-    let (iova, length) = (header.ram_base, header.ram_size);
-    ioas.map(Mapping { iova, length, backing: Backing::Physical(placement.host_ram), writable: true })?;
-    if let Some((iova, host)) = placement.doorbell {
-        let backing = Backing::Physical(host);
-        ioas.map(Mapping { iova, length: DOORBELL_BYTES, backing, writable: true })?;
-    }
-    let parent = ioas.nest_parent()?;
-    Ok(parent.viommu(ViommuConfig {
-        registers: world.shown.clone(),
-        memory: memory.clone(),
-        interrupts: Arc::new(NoInterrupts),
-        frontend: true,
-        tap: Some(world.tally.clone()),
-    })?)
 }
 
 impl Turns for Machine<'_> {

@@ -59,29 +59,36 @@ pub(super) trait Turns {
     fn turn(&mut self) -> Result<(bool, u64), Self::Error>;
 }
 
-/// Gives the machines of one thread their turns until all are through; how often the turn went from one to another.
+/// Gives the machines of one thread their turns until all are through, and does `after` after each; how often the turn
+/// went from one to another.
 ///
 /// # Errors
-/// The first error of a turn.
-pub(super) fn drive<T: Turns>(machines: &mut [T], gate: &Gate) -> Result<u64, T::Error> {
+/// The first error of a turn, or of `after`.
+pub(super) fn drive<T: Turns>(
+    machines: &mut [T],
+    gate: &Gate,
+    mut after: impl FnMut(&mut [T]) -> Result<(), T::Error>,
+) -> Result<u64, T::Error> {
     let _open = machines.iter().any(|machine| machine.index() == 0).then(|| OpenAtEnd(gate));
     let mut open: Vec<bool> = vec![true; machines.len()];
     let mut last = None;
     let mut switches = 0;
     while open.contains(&true) {
         let mut ran = false;
-        for (machine, more) in machines.iter_mut().zip(&mut open) {
-            if !*more || !gate.is_open(machine.index()) {
+        for place in 0..machines.len() {
+            let machine = &mut machines[place];
+            if !open[place] || !gate.is_open(machine.index()) {
                 continue;
             }
             ran = true;
             switches += u64::from(last.is_some_and(|last| last != machine.index()));
             last = Some(machine.index());
             let (goes_on, records) = machine.turn()?;
-            *more = goes_on;
+            open[place] = goes_on;
             if machine.index() == 0 {
                 gate.pass(if goes_on { records } else { u64::MAX });
             }
+            after(machines)?;
         }
         if !ran && let Some((machine, _)) = machines.iter().zip(&open).find(|(_, more)| **more) {
             gate.wait(machine.index());
@@ -119,7 +126,13 @@ mod tests {
     fn machines_join_by_records_and_then_take_turns() {
         let log = Rc::new(RefCell::new(Vec::new()));
         let mut machines: Vec<_> = (0..3).map(|index| Machine { index, turns: 0, log: log.clone() }).collect();
-        let switches = drive(&mut machines, &Gate::default()).unwrap();
+        let mut turns = 0;
+        let after = |_: &mut [Machine]| {
+            turns += 1;
+            Ok(())
+        };
+        let switches = drive(&mut machines, &Gate::default(), after).unwrap();
+        assert_eq!(turns, 15);
         assert_eq!(*log.borrow(), [0, 0, 1, 0, 1, 0, 1, 2, 0, 1, 2, 1, 2, 2, 2]);
         assert_eq!(switches, 11);
     }
@@ -128,7 +141,7 @@ mod tests {
     fn a_first_machine_that_ends_early_keeps_nobody_waiting() {
         let log = Rc::new(RefCell::new(Vec::new()));
         let mut machines: Vec<_> = [0, 9].map(|index| Machine { index, turns: 0, log: log.clone() }).into();
-        drive(&mut machines, &Gate::default()).unwrap();
+        drive(&mut machines, &Gate::default(), |_| Ok(())).unwrap();
         assert_eq!(log.borrow().iter().filter(|&&index| index == 9).count(), 5);
     }
 }

@@ -230,6 +230,10 @@ impl Objects for Direct {
         lock(&self.graph).live()
     }
 
+    fn guest_registers(&self) -> Option<Vec<viommu_plugin::Register>> {
+        Some(self.guest_registers.clone())
+    }
+
     fn sink(&self, viommu: u32) -> Result<Arc<dyn Sink<Accepts = Host>>, Cause> {
         lock(&self.graph).viommu(viommu)?;
         Ok(self.ring.clone())

@@ -19,6 +19,8 @@ use std::sync::{Arc, OnceLock};
 pub(crate) struct AllocViommu {
     pub(crate) parent: NestParent,
     pub(crate) config: ViommuConfig,
+    /// The frontend's state, if it was saved.
+    pub(crate) state: Option<Vec<u8>>,
 }
 
 impl Operation for AllocViommu {
@@ -28,7 +30,7 @@ impl Operation for AllocViommu {
     const CREATES: Option<ObjectKind> = Some(ObjectKind::Viommu);
 
     fn run(self, _: &mut NestParentState, change: &mut Change) -> Result<Self::Output, Cause> {
-        let Self { parent, config } = self;
+        let Self { parent, config, state } = self;
         let (node, shared) = (change.node().clone(), change.shared().clone());
         // 1. Everything that can be refused without the backend.
         change.acquire_only(&node, ObjectKind::Viommu, || {
@@ -36,7 +38,10 @@ impl Operation for AllocViommu {
             format!("nesting parent {id} carries a vIOMMU: two would share its VMID, so equal ASIDs would alias")
         })?;
         let codec = shared.plugin.codec(&config.registers)?;
-        let frontend = config.frontend.then(|| shared.plugin.frontend(&config.registers)).transpose()?;
+        let mut frontend = config.frontend.then(|| shared.plugin.frontend(&config.registers)).transpose()?;
+        if let (Some(frontend), Some(state)) = (&mut frontend, state) {
+            frontend.restore(&state)?;
+        }
         // 2. The backend's object.
         let alloc = wait(change.backend().viommu_alloc(node.id))?;
         change.undo_by(move |backend| destroy(backend, alloc.id));
@@ -66,7 +71,7 @@ impl Operation for AllocViommu {
         };
         let command_words = shared.plugin.info().command_words;
         let view = ArcSwap::from_pointee(View::default());
-        let facts = Arc::new(ViommuFacts { info, command_words, pipeline, view });
+        let facts = Arc::new(ViommuFacts { info, command_words, shown: config.registers, pipeline, view });
         let state = ViommuState::new(facts.clone());
         let link = Link::start(change, alloc.id, vec![node], facts, parent, state);
         let weak = link.addr.downgrade();

@@ -8,6 +8,7 @@ use crate::host::{Reap, Route};
 use crate::objects::served::Operation;
 use crate::objects::vdevice::VdeviceState;
 use crate::objects::{Change, Device, Link};
+use crate::save::GuestEntry;
 use crate::seams::wait;
 use std::sync::Arc;
 use viommu_plugin::EntryKey;
@@ -17,6 +18,8 @@ pub(super) struct BindVdevice {
     pub(super) viommu: Viommu,
     pub(super) device: Device,
     pub(super) virt_id: u32,
+    /// What the guest's entry says, if its memory is not to be asked: as it was saved.
+    pub(super) entry: Option<GuestEntry>,
 }
 
 impl Operation for BindVdevice {
@@ -26,7 +29,7 @@ impl Operation for BindVdevice {
     const CREATES: Option<ObjectKind> = Some(ObjectKind::Vdevice);
 
     fn run(self, state: &mut ViommuState, change: &mut Change) -> Result<Self::Output, Cause> {
-        let Self { viommu, device, virt_id } = self;
+        let Self { viommu, device, virt_id, entry } = self;
         let (node, device_node) = (change.node().clone(), device.0.node.clone());
         // 1. Check and reserve.
         if virt_id >= VIRT_ID_LIMIT {
@@ -53,7 +56,8 @@ impl Operation for BindVdevice {
             device: device_node,
             device_facts: facts.clone(),
             key: EntryKey::default(),
-            installed: EntryKey::default(),
+            entry: GuestEntry::Abort,
+            installed: entry.clone().unwrap_or_default(),
             hwpt: None,
             nested: None,
         };
@@ -69,7 +73,10 @@ impl Operation for BindVdevice {
             Ok(())
         });
         // 4. What the guest's entry says now: its configuration command may have passed before the device was there.
-        state.refresh(virt_id, change)?;
+        match entry {
+            Some(entry) => state.assign(virt_id, entry, change)?,
+            None => state.refresh(virt_id, change)?,
+        }
         Ok(link)
     }
 }

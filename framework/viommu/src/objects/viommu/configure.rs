@@ -6,11 +6,12 @@ use crate::backend::ObjectKind;
 use crate::objects::ObjectState;
 use crate::objects::served::{Operation, quarantine};
 use crate::pipeline::ConfigRequest;
+use crate::save::GuestEntry;
 use crate::seams::wait;
 use crate::{objects::Change, pipeline::Pipeline};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use viommu_plugin::{EntryKey, GuestFault};
+use viommu_plugin::GuestFault;
 
 /// The guest changed its table entries or its mode: every device in range is brought to what it says now.
 pub(super) struct Reconfigure(pub(super) ConfigRequest);
@@ -60,18 +61,10 @@ fn answer(request: ConfigRequest, pipeline: &Arc<Pipeline>, safe: bool) {
     }
 }
 
-/// What a VMM with registers of its own wants a device to do.
-pub(super) enum Install {
-    /// As this table entry says.
-    Entry(Vec<u64>),
-    /// This.
-    Key(EntryKey),
-}
-
 /// A VMM with registers of its own changed a guest's table entry. Fails if there is a frontend, or no such vdevice.
 pub(super) struct InstallEntry {
     pub(super) virt_id: u32,
-    pub(super) what: Install,
+    pub(super) entry: GuestEntry,
 }
 
 impl Operation for InstallEntry {
@@ -84,13 +77,11 @@ impl Operation for InstallEntry {
         if state.facts.info.frontend {
             return Err(Cause::Invalid("this vIOMMU has a frontend: the guest's own table decides".into()));
         }
-        let key = match self.what {
-            Install::Entry(words) => state.facts.pipeline.entry_key(&words)?,
-            Install::Key(key) => key,
-        };
+        // A wrong number of words is refused before anything else is said.
+        state.facts.pipeline.key_of(&self.entry)?;
         let slot = state.slots.get_mut(&self.virt_id).ok_or(Cause::NotFound(ObjectKind::Vdevice))?;
-        slot.installed = key;
-        state.assign(self.virt_id, key, change)
+        slot.installed = self.entry.clone();
+        state.assign(self.virt_id, self.entry, change)
     }
 }
 

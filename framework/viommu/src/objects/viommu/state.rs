@@ -8,10 +8,11 @@ use crate::objects::nested_hwpt::{NestedHwptFacts, NestedHwptState};
 use crate::objects::served::State;
 use crate::objects::{Change, Link, NestParent, Node};
 use crate::pipeline::Pipeline;
+use crate::save::GuestEntry;
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use viommu_plugin::{EntryKey, GuestFault, KeyKind, NO_STREAM, Refusal};
+use viommu_plugin::{EntryKey, GuestFault, KeyKind, NO_STREAM, Refusal, Register};
 
 /// Nested HWPTs of one vIOMMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,6 +29,8 @@ pub struct NestedCounters {
 pub(crate) struct ViommuFacts {
     pub(crate) info: ViommuInfo,
     pub(crate) command_words: usize,
+    /// ID registers that the guest is shown.
+    pub(crate) shown: Vec<Register>,
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) view: ArcSwap<View>,
 }
@@ -46,10 +49,12 @@ pub(super) struct Slot {
     pub(super) vdevice: Arc<Node>,
     pub(super) device: Arc<Node>,
     pub(super) device_facts: Arc<DeviceFacts>,
-    /// What the guest's entry says.
+    /// What the guest's entry said when it was last read.
+    pub(super) entry: GuestEntry,
+    /// What it comes to.
     pub(super) key: EntryKey,
     /// What the VMM installed, where it emulates the registers itself.
-    pub(super) installed: EntryKey,
+    pub(super) installed: GuestEntry,
     /// The HWPT the device is attached to.
     pub(super) hwpt: Option<u32>,
     /// The key of the nested HWPT it uses.
@@ -99,22 +104,28 @@ impl ViommuState {
     }
 
     /// What `virt_id`'s device is to do now.
-    pub(super) fn desired(&self, virt_id: u32) -> Result<EntryKey, Cause> {
+    pub(super) fn desired(&self, virt_id: u32) -> Result<GuestEntry, Cause> {
         if self.facts.info.frontend {
-            return self.facts.pipeline.desired_key(virt_id);
+            return self.facts.pipeline.desired_entry(virt_id);
         }
-        Ok(self.slots.get(&virt_id).map_or_else(EntryKey::default, |slot| slot.installed))
+        Ok(self.slots.get(&virt_id).map_or_else(GuestEntry::default, |slot| slot.installed.clone()))
+    }
+
+    /// What each vdevice's entry said when it was last read.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (u32, GuestEntry)> {
+        self.slots.iter().map(|(virt_id, slot)| (*virt_id, slot.entry.clone()))
     }
 
     /// Brings `virt_id`'s device to what it is to do now.
     pub(super) fn refresh(&mut self, virt_id: u32, change: &mut Change) -> Result<(), Cause> {
-        let key = self.desired(virt_id)?;
-        self.assign(virt_id, key, change)
+        let entry = self.desired(virt_id)?;
+        self.assign(virt_id, entry, change)
     }
 
-    /// Attaches `virt_id`'s device to the HWPT of `key`, creating it on first use and freeing the old one after its
-    /// last. An equal key is an equal configuration: nothing to do.
-    pub(super) fn assign(&mut self, virt_id: u32, key: EntryKey, change: &mut Change) -> Result<(), Cause> {
+    /// Attaches `virt_id`'s device to the HWPT of `entry`'s key, creating it on first use and freeing the old one after
+    /// its last. An equal key is an equal configuration: nothing to do.
+    pub(super) fn assign(&mut self, virt_id: u32, entry: GuestEntry, change: &mut Change) -> Result<(), Cause> {
+        let key = self.facts.pipeline.key_of(&entry)?;
         let Some(slot) = self.slots.get(&virt_id) else { return Err(Cause::NotFound(ObjectKind::Vdevice)) };
         let (device, hwpt, nested) = (slot.device.id, slot.hwpt, slot.nested);
         let wanted = (key.kind == KeyKind::TRANSLATE).then_some(key);
@@ -138,7 +149,7 @@ impl ViommuState {
             self.give_back(nested, change);
         }
         if let Some(slot) = self.slots.get_mut(&virt_id) {
-            (slot.key, slot.hwpt, slot.nested) = (key, Some(target), now);
+            (slot.entry, slot.key, slot.hwpt, slot.nested) = (entry, key, Some(target), now);
         }
         Ok(())
     }
@@ -189,7 +200,7 @@ impl State for ViommuState {
 
     fn block(&mut self, change: &mut Change) -> Result<(), Cause> {
         let virt_ids: Vec<_> = self.slots.keys().copied().collect();
-        let tried: Vec<_> = virt_ids.into_iter().map(|id| self.assign(id, EntryKey::default(), change)).collect();
+        let tried: Vec<_> = virt_ids.into_iter().map(|id| self.assign(id, GuestEntry::Abort, change)).collect();
         tried.into_iter().collect()
     }
 

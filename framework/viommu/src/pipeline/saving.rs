@@ -1,0 +1,62 @@
+//! Rest for a guest's queue while its state is taken, and going on where another host stopped.
+
+use super::Pipeline;
+use crate::Cause;
+use crate::backend::SinkError;
+use std::sync::Arc;
+
+/// A queue that takes no commands. Dropping it lets the queue go on, on the shard's thread.
+pub(crate) struct Held(Arc<Pipeline>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.settle.end_saving();
+        self.0.queue_rekick();
+    }
+}
+
+impl Pipeline {
+    /// Stops the queue where it is; `None` if somebody else has it stopped.
+    pub(crate) fn hold(self: &Arc<Self>) -> Option<Held> {
+        self.settle.begin_saving().then(|| Held(self.clone()))
+    }
+
+    /// Returns when the control plane owes this guest no answer.
+    ///
+    /// # Errors
+    /// If it takes too long.
+    pub(crate) fn wait_answered(&self) -> Result<(), Cause> {
+        let limit = self.shard.sync_limit().saturating_mul(4);
+        let answered = self.settle.wait(limit, self.shard.clock(), || !self.settle.is_busy());
+        if answered { Ok(()) } else { Err(Cause::TimedOut(limit)) }
+    }
+
+    /// The register frame, when nothing of this guest is unfinished in hardware; `None` without a frontend. What the
+    /// hardware finds wrong with the last commands is shown to the guest first: its registers take the error along.
+    ///
+    /// # Errors
+    /// If the control plane owes the guest an answer, the hardware does not finish, or the plugin cannot save.
+    pub(crate) fn drain_and_save(&self) -> Result<Option<Vec<u8>>, Cause> {
+        let mut fetch = self.queue();
+        if self.settle.is_busy() {
+            return Err(Cause::Busy { users: "a configuration change of its guest".into() });
+        }
+        match self.sync_outstanding(&mut fetch) {
+            Err(SinkError::TimedOut(limit)) => return Err(Cause::TimedOut(limit)),
+            Err(SinkError::Fault(fault)) => self.guest_fault(fault),
+            // A guest that is out of service has nothing there.
+            Ok(()) | Err(SinkError::Quarantined | SinkError::Gone(_)) => {}
+        }
+        Ok(self.registers.as_ref().map(|registers| crate::seams::lock(registers).save()).transpose()?)
+    }
+
+    /// Takes up the commands that another host left in the queue.
+    pub(crate) fn resume_restored(self: &Arc<Self>) {
+        self.queue_rekick();
+    }
+
+    /// Stops the queue for good, without telling the guest again.
+    pub(crate) fn out_of_service(&self) {
+        self.settle.quarantine();
+    }
+}
