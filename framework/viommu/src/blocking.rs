@@ -312,6 +312,10 @@ impl Viommu {
     pub fn save(&self) -> Result<SavedViommu, Error> {
         run(ObjectKind::Viommu, "save", self.0.save())
     }
+    /// See [`objects::Viommu::resume`].
+    pub fn resume(&self) {
+        self.0.resume();
+    }
     /// See [`objects::Viommu::nested_hwpts`].
     pub fn nested_hwpts(&self) -> Vec<objects::NestedHwpt> {
         self.0.nested_hwpts()

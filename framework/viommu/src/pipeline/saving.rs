@@ -5,20 +5,16 @@ use crate::Cause;
 use crate::backend::SinkError;
 use std::sync::Arc;
 
-/// A queue that takes no commands. Dropping it lets the queue go on, on the shard's thread.
-pub(crate) struct Held(Arc<Pipeline>);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.settle.end_saving();
-        self.0.queue_rekick();
-    }
-}
-
 impl Pipeline {
-    /// Stops the queue where it is; `None` if somebody else has it stopped.
-    pub(crate) fn hold(self: &Arc<Self>) -> Option<Held> {
-        self.settle.begin_saving().then(|| Held(self.clone()))
+    /// Stops the queue where it is, until [`Pipeline::resume`].
+    pub(crate) fn hold(&self) {
+        self.settle.begin_saving();
+    }
+
+    /// Takes the queue up where it is, on the shard's thread: one that was held, or that another host left.
+    pub(crate) fn resume(self: &Arc<Self>) {
+        self.settle.end_saving();
+        self.queue_rekick();
     }
 
     /// Returns when the control plane owes this guest no answer.
@@ -48,11 +44,6 @@ impl Pipeline {
             Ok(()) | Err(SinkError::Quarantined | SinkError::Gone(_)) => {}
         }
         Ok(self.registers.as_ref().map(|registers| crate::seams::lock(registers).save()).transpose()?)
-    }
-
-    /// Takes up the commands that another host left in the queue.
-    pub(crate) fn resume_restored(self: &Arc<Self>) {
-        self.queue_rekick();
     }
 
     /// Stops the queue for good, without telling the guest again.

@@ -10,7 +10,7 @@ use std::time::Duration;
 const PAUSED: u32 = 1;
 /// Out of service for good.
 const QUARANTINED: u32 = 2;
-/// The state is being saved.
+/// The state was saved, or is about to be: it may be another host's from there on.
 const SAVING: u32 = 4;
 
 /// Shared between the threads that run the queue, those that answer, and those that wait.
@@ -33,9 +33,8 @@ impl Settle {
         self.flags.fetch_and(!PAUSED, Ordering::SeqCst);
     }
 
-    /// Whether this call was the one that did it.
-    pub(super) fn begin_saving(&self) -> bool {
-        self.flags.fetch_or(SAVING, Ordering::SeqCst) & SAVING == 0
+    pub(super) fn begin_saving(&self) {
+        self.flags.fetch_or(SAVING, Ordering::SeqCst);
     }
 
     pub(super) fn end_saving(&self) {

@@ -73,6 +73,11 @@ impl Guest {
         guest
     }
 
+    /// A guest that is up already and has sent `producer` commands.
+    pub(crate) fn of(viommu: &Viommu, memory: &Arc<GuestMemoryMmap>, producer: u64) -> Self {
+        Self { viommu: viommu.clone(), memory: memory.clone(), producer: Cell::new(producer) }
+    }
+
     pub(crate) fn write(&self, offset: u64, size: u32, value: u64) {
         self.viommu.mmio_write(offset, size, value).unwrap();
     }

@@ -7,6 +7,7 @@ mod lifetimes;
 mod own_frontend;
 mod proposal;
 mod recorder;
+mod saved;
 mod supervision;
 mod sweep;
 mod vdevices;

@@ -8,7 +8,7 @@ use viommu::Cause;
 use viommu::backend::{
     BackendEvent, BackendInfo, Batch, Host, Mapping, ObjectKind, Objects, Owner, Position, Sink, SinkError, ViommuAlloc,
 };
-use viommu::plugin::EntryKey;
+use viommu::plugin::{EntryKey, Register};
 
 #[derive(Default)]
 struct Inner {
@@ -199,6 +199,9 @@ impl Objects for Recorder {
     }
     fn live(&self) -> Vec<(u32, ObjectKind)> {
         self.inner().objects.iter().map(|(id, (kind, _))| (*id, *kind)).collect()
+    }
+    fn guest_registers(&self) -> Option<Vec<Register>> {
+        Some(Vec::new())
     }
     fn sink(&self, _viommu: u32) -> Result<Arc<dyn Sink<Accepts = Host>>, Cause> {
         Ok(self.sink.clone())

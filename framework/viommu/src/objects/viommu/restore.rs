@@ -143,7 +143,7 @@ impl Operation for Resume {
 
     fn run(self, state: &mut ViommuState, change: &mut Change) -> Result<(), Cause> {
         let Some(reason) = self.quarantined else {
-            state.facts.pipeline.resume_restored();
+            state.facts.pipeline.resume();
             return Ok(());
         };
         // The guest has seen the error when it happened; it does not see it twice.

@@ -1,4 +1,4 @@
-//! Saving a guest's IOMMU. Nothing changes: the guest goes on if its VM does.
+//! Saving a guest's IOMMU. Nothing changes but that its queue rests.
 
 use super::{Viommu, ViommuState};
 use crate::objects::event_queue::EventQueueState;
@@ -10,25 +10,29 @@ use crate::{Cause, Error};
 
 impl Viommu {
     /// What this guest's IOMMU takes along to another host. What the guest sent and did not follow by a SYNC is complete
-    /// in hardware when this returns, and no configuration change is half done; commands that were not consumed stay in the
-    /// guest's queue, for the new host to consume.
+    /// in hardware when this returns, and no configuration change is half done. Commands that were not consumed stay in the
+    /// guest's queue, for the new host to consume: from here on this one takes none, until [`Viommu::resume`].
     ///
     /// The VMM stops the VM's vCPUs and devices first, and moves the VM's memory after: what the guest does meanwhile is
     /// not in the state. Fault records that have not reached the guest's queue are not in it either.
     ///
     /// # Errors
-    /// If the hardware or the control plane does not finish in time (ETIMEDOUT), another save is under way (EBUSY), or the
-    /// plugin has no saved states (EOPNOTSUPP).
+    /// If the hardware or the control plane does not finish in time (ETIMEDOUT), or the plugin has no saved states
+    /// (EOPNOTSUPP). The guest's queue goes on then.
     pub async fn save(&self) -> Result<SavedViommu, Error> {
-        // The queue rests until the state is taken, else it might pause anew in between.
-        let held = self.pipeline().hold();
-        let busy = || Cause::Busy { users: "another save".into() };
-        let held = held.ok_or_else(|| self.0.error("save", busy()))?;
+        // The queue rests first, else it might pause anew in between.
+        self.pipeline().hold();
         let pipeline = self.pipeline().clone();
-        self.0.off_thread("save", move || pipeline.wait_answered()).await?;
-        let saved = self.0.ask(Save).await;
-        drop(held);
-        saved
+        let saved = match self.0.off_thread("save", move || pipeline.wait_answered()).await {
+            Ok(()) => self.0.ask(Save).await,
+            Err(error) => Err(error),
+        };
+        saved.inspect_err(|_| self.resume())
+    }
+
+    /// The guest's queue goes on here: it was saved, and did not move.
+    pub fn resume(&self) {
+        self.pipeline().resume();
     }
 }
 
