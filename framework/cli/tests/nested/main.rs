@@ -4,5 +4,6 @@
 mod injections;
 mod machines;
 mod metrics;
+mod migrations;
 mod run;
 mod traces;

@@ -4,6 +4,7 @@ use super::Pipeline;
 use crate::Cause;
 use crate::backend::SinkError;
 use std::sync::Arc;
+use viommu_plugin::GuestFault;
 
 impl Pipeline {
     /// Stops the queue where it is, until [`Pipeline::resume`].
@@ -14,7 +15,12 @@ impl Pipeline {
     /// Takes the queue up where it is, on the shard's thread: one that was held, or that another host left.
     pub(crate) fn resume(self: &Arc<Self>) {
         self.settle.end_saving();
-        self.queue_rekick();
+        let queue = self.registers().and_then(|registers| Ok(registers.queue()?));
+        // Without commands there is nothing to take up, and a look at the queue would only be in a guest's way.
+        if queue.is_ok_and(|queue| queue.pending > 0 || queue.fault != GuestFault::NONE) {
+            self.queue_rekick();
+        }
+        self.settle.notify();
     }
 
     /// Returns when the control plane owes this guest no answer.
