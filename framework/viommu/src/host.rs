@@ -321,6 +321,11 @@ impl Host {
         self.shared.subscribers.lost()
     }
 
+    /// The panics that were planned, and what messages there were.
+    pub fn faults(&self) -> &FaultPlan {
+        &self.shared.faults
+    }
+
     /// The vendor.
     pub fn plugin(&self) -> &Plugin {
         &self.shared.plugin

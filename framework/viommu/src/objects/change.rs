@@ -17,6 +17,8 @@ type Step = Box<dyn FnOnce(&dyn Objects) -> Result<(), Cause> + Send>;
 pub(crate) struct Change {
     shared: Arc<Shared>,
     node: Arc<Node>,
+    /// The operation, and which message of its kind it is.
+    message: (&'static str, u64),
     undo: Vec<Step>,
     publish: Vec<Entry>,
     retired: Vec<Arc<Node>>,
@@ -26,10 +28,11 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    pub(crate) fn new(shared: Arc<Shared>, node: Arc<Node>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, node: Arc<Node>, operation: &'static str) -> Self {
         Self {
             shared,
             node,
+            message: (operation, 0),
             undo: Vec::new(),
             publish: Vec::new(),
             retired: Vec::new(),
@@ -37,6 +40,11 @@ impl Change {
             events: Vec::new(),
             restarted: false,
         }
+    }
+
+    /// The message is taken up: from here on it may be planned to panic.
+    pub(crate) fn begin(&mut self) {
+        self.message.1 = self.shared.faults.begin(self.node.kind, self.message.0);
     }
 
     /// The object whose operation this is.
@@ -115,6 +123,10 @@ impl Change {
 
     pub(crate) fn undo_by(&mut self, step: impl FnOnce(&dyn Objects) -> Result<(), Cause> + Send + 'static) {
         self.undo.push(Box::new(step));
+        let (operation, nth) = self.message;
+        if nth > 0 {
+            self.shared.faults.step(self.node.kind, operation, nth, self.undo.len() as u32);
+        }
     }
 
     /// The object becomes visible when the operation has succeeded.

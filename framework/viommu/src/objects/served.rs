@@ -66,6 +66,11 @@ pub(crate) trait Operation: Send + 'static {
     /// Whether it is served in quarantine too.
     const ALWAYS: bool = false;
 
+    /// Whether DMA must not go on as before if it fails, because nobody is told of the failure.
+    fn fails_closed(&self) -> bool {
+        false
+    }
+
     fn run(self, state: &mut Self::State, change: &mut Change) -> Result<Self::Output, Cause>;
 
     /// What must happen however it ends (`true`: as asked, or safely blocked), panics included.
@@ -206,7 +211,7 @@ struct Outcome<S, T> {
     result: Result<T, Error>,
     /// As asked, or safely blocked.
     safe: bool,
-    after: Vec<(Arc<Node>, Recipient<Destroy>)>,
+    after: After,
 }
 
 /// Runs one operation on a thread that may block.
@@ -224,10 +229,11 @@ fn carry_out<O: Operation>(
         ObjectState::Degraded => O::CONFIGURES,
         _ => false,
     };
+    let fails_closed = operation.fails_closed();
     let mut next = state.clone();
-    let mut change = Change::new(shared.clone(), node.clone());
+    let mut change = Change::new(shared.clone(), node.clone(), O::NAME);
     let ran = catch_unwind(AssertUnwindSafe(|| {
-        shared.faults.strike(node.kind, O::NAME);
+        change.begin();
         if blocks {
             next.block(&mut change)?;
             return Ok(None);
@@ -248,13 +254,49 @@ fn carry_out<O: Operation>(
         }
         Ok(Err(cause)) => {
             change.roll_back();
-            refused(cause, false)
+            if !fails_closed {
+                return refused(cause, false);
+            }
+            node.set(ObjectState::Degraded, &cause.to_string());
+            let (state, after) = fail_closed(state, node, shared);
+            Outcome { state: Some(state), result: failed(cause), safe: true, after }
         }
         Err(panic) => {
             change.roll_back();
             let reason = words(panic.as_ref());
-            let state = panicked(state, &reason, node, shared);
-            Outcome { state, result: failed(Cause::Panicked(reason)), safe: false, after: Vec::new() }
+            let quarantined = panicked(state.clone(), &reason, node, shared);
+            let (state, after) = match quarantined {
+                None if fails_closed => {
+                    let (state, after) = fail_closed(state, node, shared);
+                    (Some(state), after)
+                }
+                quarantined => (quarantined, Vec::new()),
+            };
+            Outcome { state, result: failed(Cause::Panicked(reason)), safe: fails_closed, after }
+        }
+    }
+}
+
+/// What is to be destroyed when an operation has ended.
+type After = Vec<(Arc<Node>, Recipient<Destroy>)>;
+
+/// Lets no DMA pass until a restart has brought the object to what it should be. If even that fails, it is quarantined.
+fn fail_closed<S: State>(state: S, node: &Arc<Node>, shared: &Arc<Shared>) -> (S, After) {
+    let mut blocked = state.clone();
+    let mut change = Change::new(shared.clone(), node.clone(), "block");
+    match catch_unwind(AssertUnwindSafe(|| blocked.block(&mut change))) {
+        Ok(Ok(())) => {
+            blocked.committed();
+            change.tell(HostEvent::Blocked { kind: node.kind, id: node.id });
+            shared.supervise(node.id);
+            (blocked, change.commit())
+        }
+        outcome => {
+            change.roll_back();
+            let why = outcome.map_or_else(|panic| words(panic.as_ref()), |failed| format!("{failed:?}"));
+            let mut state = state;
+            quarantine(&mut state, &format!("DMA could not be blocked: {why}"), node, shared);
+            (state, Vec::new())
         }
     }
 }
@@ -280,9 +322,11 @@ fn panicked<S: State>(mut state: S, reason: &str, node: &Arc<Node>, shared: &Arc
 /// Takes an object out of service for good: no DMA of it passes, operations answer so.
 pub(crate) fn quarantine<S: State>(state: &mut S, reason: &str, node: &Arc<Node>, shared: &Arc<Shared>) {
     let (kind, id) = (node.kind, node.id);
-    node.set(ObjectState::Quarantined, reason);
-    shared.tell(HostEvent::Quarantined { kind, id, reason: reason.to_owned() });
-    let mut change = Change::new(shared.clone(), node.clone());
+    if node.state() != ObjectState::Quarantined {
+        node.set(ObjectState::Quarantined, reason);
+        shared.tell(HostEvent::Quarantined { kind, id, reason: reason.to_owned() });
+    }
+    let mut change = Change::new(shared.clone(), node.clone(), "quarantine");
     if let Err(error) = state.block(&mut change) {
         tracing::error!(%kind, id, %error, "a quarantined object could not be blocked whole");
     }

@@ -7,8 +7,9 @@ mod waiting;
 pub(crate) use waiting::{Wait, lock, on_actor_thread, recv, recv_timeout, wait};
 
 use crate::backend::ObjectKind;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -92,11 +93,31 @@ impl BlockingPool for TokioPool {
     }
 }
 
-/// Panics to inject: in the n-th message of a name to actors of a kind. For tests of supervision; empty by default.
+/// Panics to inject: in messages to actors, before the handler does anything or after one of its steps. For tests of
+/// supervision; empty by default.
 #[derive(Debug, Default)]
 pub struct FaultPlan {
-    panics: HashMap<(ObjectKind, &'static str), Vec<u64>>,
-    seen: Mutex<HashMap<(ObjectKind, &'static str), u64>>,
+    panics: Vec<Planned>,
+    seen: Mutex<BTreeMap<(ObjectKind, &'static str), Seen>>,
+}
+
+#[derive(Debug)]
+struct Planned {
+    kind: ObjectKind,
+    operation: &'static str,
+    messages: RangeInclusive<u64>,
+    step: u32,
+}
+
+/// What happened of one kind of message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Seen {
+    /// Messages carried out, or struck.
+    pub messages: u64,
+    /// Steps of the longest of them: what a failure would have undone.
+    pub steps: u32,
+    /// Panics injected.
+    pub panics: u64,
 }
 
 impl FaultPlan {
@@ -105,22 +126,55 @@ impl FaultPlan {
         Self::default()
     }
 
-    /// Adds a panic in the `nth` message (from 1) named `operation` (as in [`crate::Error::operation`]).
+    /// Adds a panic at the start of the `nth` message (from 1) named `operation` (as in [`crate::Error::operation`]).
     #[must_use]
-    pub fn panic(mut self, kind: ObjectKind, operation: &'static str, nth: u64) -> Self {
-        self.panics.entry((kind, operation)).or_default().push(nth);
+    pub fn panic(self, kind: ObjectKind, operation: &'static str, nth: u64) -> Self {
+        self.panic_after(kind, operation, nth..=nth, 0)
+    }
+
+    /// Adds a panic in each of these messages, after so many of its steps.
+    #[must_use]
+    pub fn panic_after(
+        mut self,
+        kind: ObjectKind,
+        operation: &'static str,
+        messages: RangeInclusive<u64>,
+        step: u32,
+    ) -> Self {
+        self.panics.push(Planned { kind, operation, messages, step });
         self
     }
 
-    /// Panics if the plan says so.
-    pub(crate) fn strike(&self, kind: ObjectKind, operation: &'static str) {
-        let Some(planned) = self.panics.get(&(kind, operation)) else { return };
+    /// What happened so far, by kind of message.
+    pub fn seen(&self) -> Vec<(ObjectKind, &'static str, Seen)> {
+        lock(&self.seen).iter().map(|(&(kind, operation), &seen)| (kind, operation, seen)).collect()
+    }
+
+    /// A message begins; which one of its kind it is. Panics if the plan says so.
+    pub(crate) fn begin(&self, kind: ObjectKind, operation: &'static str) -> u64 {
         let nth = {
             let mut seen = lock(&self.seen);
-            let count = seen.entry((kind, operation)).or_default();
-            *count += 1;
-            *count
+            let seen = seen.entry((kind, operation)).or_default();
+            seen.messages += 1;
+            seen.messages
         };
-        assert!(!planned.contains(&nth), "planned panic in message {nth} \"{operation}\" of a {kind}");
+        self.step(kind, operation, nth, 0);
+        nth
+    }
+
+    /// Message `nth` has done `step` steps. Panics if the plan says so.
+    pub(crate) fn step(&self, kind: ObjectKind, operation: &'static str, nth: u64, step: u32) {
+        let here = |planned: &Planned| {
+            (planned.kind, planned.operation, planned.step) == (kind, operation, step)
+                && planned.messages.contains(&nth)
+        };
+        let strikes = self.panics.iter().any(here);
+        {
+            let mut seen = lock(&self.seen);
+            let seen = seen.entry((kind, operation)).or_default();
+            seen.steps = seen.steps.max(step);
+            seen.panics += u64::from(strikes);
+        }
+        assert!(!strikes, "planned panic in message {nth} \"{operation}\" of a {kind}, after step {step}");
     }
 }

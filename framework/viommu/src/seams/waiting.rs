@@ -5,6 +5,7 @@ use crate::simulation;
 use crossbeam_utils::Backoff;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
@@ -108,18 +109,43 @@ impl Wake for Unpark {
     }
 }
 
+/// Notes that a future may have got further.
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// Waits for a future on a thread that may block.
 pub(crate) fn wait<F: Future>(future: F) -> F::Output {
+    if simulation::is_here() {
+        return wait_simulated(future);
+    }
     let mut future = pin!(future);
-    let simulated = simulation::is_here();
-    let waker = if simulated { Waker::noop().clone() } else { Arc::new(Unpark(std::thread::current())).into() };
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut context = Context::from_waker(&waker);
-    let mut waiting = Wait::new();
     loop {
         match future.as_mut().poll(&mut context) {
             Poll::Ready(output) => return output,
-            Poll::Pending if simulated => waiting.pause(),
             Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+fn wait_simulated<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let woken = Arc::new(Woken(AtomicBool::new(false)));
+    let waker = Waker::from(woken.clone());
+    let mut context = Context::from_waker(&waker);
+    loop {
+        let mut waiting = Wait::new();
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        while !woken.0.swap(false, Ordering::AcqRel) {
+            waiting.pause();
         }
     }
 }

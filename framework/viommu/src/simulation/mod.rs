@@ -99,7 +99,12 @@ pub(crate) fn blocked(first: bool, until: Option<Duration>) {
     let Some(core) = here() else { return };
     match core.running() {
         Some(_) => core.give_way(Yield::Blocked { first, until }),
-        None => core.step_or_wait(),
+        None => {
+            if first {
+                core.stir();
+            }
+            core.step_or_wait();
+        }
     }
 }
 

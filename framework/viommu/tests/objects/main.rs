@@ -5,6 +5,7 @@ mod direct;
 mod guest;
 mod lifetimes;
 mod own_frontend;
+mod panics;
 mod proposal;
 mod recorder;
 mod saved;

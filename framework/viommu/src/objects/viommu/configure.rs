@@ -31,6 +31,11 @@ impl Operation for Reconfigure {
     const NAME: &'static str = "reconfigure";
     const CONFIGURES: bool = true;
 
+    /// A command that fails shows the guest an error. A register write cannot: its guest takes it as done.
+    fn fails_closed(&self) -> bool {
+        !matches!(self.0, ConfigRequest::Entries(_))
+    }
+
     fn run(self, state: &mut ViommuState, change: &mut Change) -> Result<(), Cause> {
         let range = self.range();
         // An inverted range is a guest's to send, and not ours to panic on.
