@@ -74,8 +74,8 @@ impl<P: Primitives, B: Send + 'static, R: Send + 'static> Lane<P, B, R> {
 pub(crate) struct Manners {
     /// Tries for the turn before it leaves a descriptor.
     pub(crate) direct: bool,
-    /// Places up to so many batches of others.
-    pub(crate) helps: usize,
+    /// How many batches of others it places; asked only when there may be some.
+    pub(crate) helps: fn() -> usize,
 }
 
 /// The turn `C` (what is counted under it), and the mailbox.
@@ -141,7 +141,7 @@ impl<P: Primitives, M, C: Send + 'static> HandOver<P, M, C> {
             }
             match self.turn.try_lock() {
                 Some(mut turn) => {
-                    self.drain(&mut turn, manners.helps, &place);
+                    self.drain(&mut turn, (manners.helps)(), &place);
                     lane.place(|batch| place(&mut turn, batch));
                 }
                 None => waiting.pause(),
@@ -187,11 +187,14 @@ impl<P: Primitives, M, C: Send + 'static> HandOver<P, M, C> {
     where
         M: Mailbox<Arc<Lane<P, B, R>>>,
     {
-        if manners.helps == 0 || self.queued.get() == 0 {
+        if self.queued.get() == 0 {
             return;
         }
-        if let Some(mut turn) = self.turn.try_lock() {
-            self.drain(&mut turn, manners.helps, place);
+        let helps = (manners.helps)();
+        if helps > 0
+            && let Some(mut turn) = self.turn.try_lock()
+        {
+            self.drain(&mut turn, helps, place);
         }
     }
 }

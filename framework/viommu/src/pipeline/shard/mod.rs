@@ -167,7 +167,8 @@ impl Shard {
     /// As [`Sink::submit`].
     #[inline]
     pub fn submit(&self, lane: &Lane, batch: Batch<'_, Host>) -> Result<Position, SinkError> {
-        let manners = Manners { direct: self.mode == ShardMode::Direct, helps: if VCPU.get() { 0 } else { FOREIGN } };
+        let helps = || if VCPU.get() { 0 } else { FOREIGN };
+        let manners = Manners { direct: self.mode == ShardMode::Direct, helps };
         let now = |turn: &mut ShardCounts| self.put(turn, batch);
         let queued = |turn: &mut ShardCounts, batch: &OwnedBatch| self.put_queued(turn, batch);
         self.hand_over.submit(manners, &lane.slot, |slot| slot.fill(&batch), now, queued)

@@ -196,29 +196,29 @@ fn each_once_in_order(placed: &Placed, lanes: usize, batches: u32) {
 
 #[test]
 fn two_direct_submitters_place_each_batch_once_and_in_order() {
-    explore(3, || each_once_in_order(&shard(2, 1, 2, Manners { direct: true, helps: 1 }, false), 2, 1));
+    explore(3, || each_once_in_order(&shard(2, 1, 2, Manners { direct: true, helps: || 1 }, false), 2, 1));
 }
 
 #[test]
 fn two_lanes_place_each_batch_once_through_the_mailbox() {
-    explore(3, || each_once_in_order(&shard(2, 1, 2, Manners { direct: false, helps: 2 }, false), 2, 1));
+    explore(3, || each_once_in_order(&shard(2, 1, 2, Manners { direct: false, helps: || 2 }, false), 2, 1));
 }
 
 #[test]
 fn batches_of_one_lane_keep_their_order_through_the_mailbox() {
-    explore(4, || each_once_in_order(&shard(1, 3, 1, Manners { direct: false, helps: 1 }, true), 1, 3));
+    explore(4, || each_once_in_order(&shard(1, 3, 1, Manners { direct: false, helps: || 1 }, true), 1, 3));
 }
 
 #[test]
 fn a_vcpu_places_nothing_of_others_and_nothing_of_it_is_left() {
-    explore(2, || each_once_in_order(&shard(2, 2, 2, Manners { direct: true, helps: 0 }, false), 2, 2));
+    explore(2, || each_once_in_order(&shard(2, 2, 2, Manners { direct: true, helps: || 0 }, false), 2, 2));
 }
 
 /// The model sees a mailbox that is too small for its lanes: the credits are what makes it large enough.
 #[test]
 #[should_panic(expected = "more descriptors than credits")]
 fn a_mailbox_smaller_than_the_credits_is_noticed() {
-    explore(2, || each_once_in_order(&shard(2, 1, 1, Manners { direct: false, helps: 0 }, false), 2, 1));
+    explore(2, || each_once_in_order(&shard(2, 1, 1, Manners { direct: false, helps: || 0 }, false), 2, 1));
 }
 
 /// Two vCPUs of one guest, or one and the shard's thread, at one queue. How much was taken when all have left.
@@ -303,7 +303,7 @@ fn flume_loses_and_doubles_nothing_under_stress() {
             threads.spawn(move || {
                 let queue = Arc::new(Slot::new((lane, 0)));
                 // Some go straight, some through the mailbox; some help, some are vCPUs.
-                let manners = Manners { direct: lane % 2 == 0, helps: if lane % 4 < 2 { 3 } else { 0 } };
+                let manners = Manners { direct: lane % 2 == 0, helps: if lane % 4 < 2 { || 3 } else { || 0 } };
                 for batch in (0..BATCHES).map(|n| (lane, n)) {
                     let at = model.submit(manners, &queue, |slot| *slot = batch, |placed| place(placed, &batch), place);
                     assert_eq!(model.turn()[at - 1], batch);
