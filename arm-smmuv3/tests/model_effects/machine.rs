@@ -42,6 +42,10 @@ impl Memory {
     pub(crate) fn get(&self, address: u64) -> u64 {
         self.lock().words.get(&address).copied().unwrap_or(0)
     }
+    /// Everything that was ever written.
+    pub(crate) fn words(&self) -> HashMap<u64, u64> {
+        self.lock().words.clone()
+    }
 }
 
 impl ModelHost for Memory {

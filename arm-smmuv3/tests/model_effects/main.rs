@@ -10,4 +10,5 @@ mod nesting;
 mod queues;
 mod reference;
 mod registers;
+mod speculation;
 mod walks;

@@ -198,6 +198,7 @@ fn the_json_object_has_every_field() {
         "syncs",
         "nested_hwpts",
         "tlb",
+        "speculation",
         "latency_ns",
         "elapsed_s",
         "commands_per_second",
@@ -210,6 +211,7 @@ fn the_json_object_has_every_field() {
         ("syncs", &["guest", "hardware"]),
         ("nested_hwpts", &["created", "live", "reused"]),
         ("tlb", &["evictions", "hits", "misses", "s2_hits"]),
+        ("speculation", &["atc_fills", "requests", "tlb_fills"]),
         ("latency_ns", &["p50", "p99"]),
     ] {
         let mut found = fields(&line[part]);

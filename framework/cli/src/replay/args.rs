@@ -22,8 +22,8 @@ pub(crate) struct Args {
     /// Give devices a translation cache of their own (ATC) where the guest enables ATS
     #[arg(long)]
     pub(crate) atc: bool,
-    /// Break something on purpose: drop-invalidation:K, drop-atc, swap-stream, wrong-vmid, widen, complete-early,
-    /// atc-timeout, illegal-command, forget-entry
+    /// Break something on purpose: drop-invalidation:K, drop-atc, swap-stream, wrong-vmid, widen, reorder-atc,
+    /// complete-early, atc-timeout, illegal-command, forget-entry
     #[arg(long, value_name = "FAULT")]
     pub(crate) inject: Option<Injection>,
     /// Replay as N virtual machines on one physical IOMMU
@@ -47,6 +47,10 @@ pub(crate) struct Args {
     /// Seed of --migrate-every
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub(crate) migrate_seed: u64,
+    /// Refill the IOMMU's caches between any two commands with what devices used lately, drawn from this seed; with
+    /// --atc also the devices' caches
+    #[arg(long, value_name = "SEED")]
+    pub(crate) hostile_hardware: Option<u64>,
     /// Serve Prometheus metrics at this address while the replay runs
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
@@ -77,6 +81,8 @@ pub(crate) enum Injection {
     WrongVmid,
     /// TLB invalidations hit every tag.
     Widen,
+    /// Each TLB invalidation is delayed past the next device cache invalidation.
+    ReorderAtc,
     /// CONS moves without waiting for the hardware.
     CompleteEarly,
     /// A device answers no device cache invalidation.
@@ -107,13 +113,14 @@ impl FromStr for Injection {
             ("swap-stream", _) => Self::SwapStream,
             ("wrong-vmid", _) => Self::WrongVmid,
             ("widen", _) => Self::Widen,
+            ("reorder-atc", _) => Self::ReorderAtc,
             ("complete-early", _) => Self::CompleteEarly,
             ("atc-timeout", _) => Self::AtcTimeout,
             ("illegal-command", _) => Self::IllegalCommand,
             ("forget-entry", _) => Self::ForgetEntry,
             _ => {
                 return Err("not one of drop-invalidation:K, drop-atc, swap-stream, wrong-vmid, widen, \
-                            complete-early, atc-timeout, illegal-command, forget-entry"
+                            reorder-atc, complete-early, atc-timeout, illegal-command, forget-entry"
                     .into());
             }
         };
@@ -138,6 +145,7 @@ impl Args {
                 ("--model thread", self.model == ModelMode::Thread),
                 ("--device-delay", self.device_delay.is_some()),
                 ("--migrate-every", self.migrate_every.is_some()),
+                ("--hostile-hardware", self.hostile_hardware.is_some()),
                 ("--metrics", self.metrics.is_some()),
             ];
             if let Some((option, _)) = nested_only.iter().find(|(_, given)| *given) {

@@ -80,6 +80,17 @@ pub(crate) struct Tlb {
     pub(crate) s2_hits: u64,
 }
 
+/// What `--hostile-hardware` did unasked.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Speculation {
+    /// Speculative requests that reached the IOMMU.
+    pub(crate) requests: u64,
+    /// Translations that they put into the TLB.
+    pub(crate) tlb_fills: u64,
+    /// Translations that they put into the caches of devices.
+    pub(crate) atc_fills: u64,
+}
+
 /// Time to handle a doorbell, in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Latency {
@@ -120,6 +131,8 @@ pub(crate) struct Summary {
     pub(crate) nested_hwpts: NestedHwpts,
     /// The software IOMMU's TLB.
     pub(crate) tlb: Tlb,
+    /// What hostile hardware did unasked.
+    pub(crate) speculation: Speculation,
     /// Time to handle a doorbell.
     pub(crate) latency_ns: Latency,
     /// Wall-clock time of the replay in seconds.
@@ -153,6 +166,7 @@ impl Summary {
             syncs: Syncs::default(),
             nested_hwpts: NestedHwpts::default(),
             tlb: Tlb::default(),
+            speculation: Speculation::default(),
             latency_ns: Latency::default(),
             elapsed_s: 0.0,
             commands_per_second: 0.0,
@@ -202,6 +216,10 @@ impl fmt::Display for Summary {
             "  TLB           {} hits, {} misses, {} evictions, {} stage-2 hits",
             tlb.hits, tlb.misses, tlb.evictions, tlb.s2_hits
         )?;
+        let Speculation { requests, tlb_fills, atc_fills } = self.speculation;
+        if requests > 0 {
+            writeln!(f, "  speculation   {requests} requests filled {tlb_fills} TLB and {atc_fills} ATC entries")?;
+        }
         write!(
             f,
             "  time          {:.2} s, {:.0} commands/s, doorbell p50 {} ns, p99 {} ns",

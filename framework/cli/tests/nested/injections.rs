@@ -22,6 +22,11 @@ type Row = (&'static str, &'static [&'static str], &'static str, Expect, &'stati
 
 const TWO: &[&str] = &["--vms", "2"];
 const SLOW: &[&str] = &["--device-delay", "7"];
+const HOSTILE: [&[&str]; 3] = [
+    &["--atc", "--hostile-hardware", "1"],
+    &["--atc", "--hostile-hardware", "2"],
+    &["--atc", "--hostile-hardware", "99"],
+];
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
@@ -46,6 +51,16 @@ const ROWS: &[Row] = &[
     ("widen", TWO, "arm73-churn", FewerHits, "more is invalidated than was asked: right, but slow"),
     ("widen", TWO, "arm73-lazy-blk", FewerHits, "every flush of an ASID empties the same ASID of the other guest"),
     ("widen", &["--vms", "4"], "arm73-reboot", FewerHits, "the more guests, the more is lost"),
+    ("wrong-vmid", &["--vms", "2", "--hostile-hardware", "1"], "arm73-churn", Mismatches, "refills make it no better"),
+    ("wrong-vmid", &["--vms", "2", "--hostile-hardware", "2"], "arm73-strict-blk", Mismatches, "refills make it no better"),
+    ("widen", &["--vms", "2", "--hostile-hardware", "1"], "arm73-strict-blk", FewerHits, "what is lost is not all refilled"),
+    ("reorder-atc", HOSTILE[0], "arm73-ats-strict", Mismatches, "devices ask again before the TLB has forgotten"),
+    ("reorder-atc", HOSTILE[1], "arm73-ats-strict", Mismatches, "devices ask again before the TLB has forgotten"),
+    ("reorder-atc", HOSTILE[2], "arm73-ats-strict", Mismatches, "devices ask again before the TLB has forgotten"),
+    ("reorder-atc", &[], "arm73-churn", Mismatches, "without ATS there is no ATC_INV to wait for: TLBIs come far too late"),
+    ("complete-early", &["--device-delay", "7", "--hostile-hardware", "1"], "arm73-churn", Mismatches, "refills make it no better"),
+    ("complete-early", &["--device-delay", "7", "--hostile-hardware", "2"], "arm73-lazy-blk", Mismatches, "refills make it no better"),
+    ("complete-early", &["--device-delay", "7", "--hostile-hardware", "3"], "arm73-strict-blk", Mismatches, "refills make it no better"),
     ("complete-early", SLOW, "arm73-churn", Mismatches, "the guest reuses what the device has not forgotten yet"),
     ("complete-early", SLOW, "arm73-lazy-blk", Mismatches, "a whole flush queue is reused at once"),
     ("complete-early", SLOW, "arm73-boot", Mismatches, "even a boot relies on its SYNCs"),
@@ -64,7 +79,7 @@ fn tlb_invalidations() {
 
 #[test]
 fn device_caches() {
-    judge(&["drop-atc", "atc-timeout"]);
+    judge(&["drop-atc", "reorder-atc", "atc-timeout"]);
 }
 
 #[test]
@@ -89,7 +104,7 @@ fn every_injection_is_in_the_table_and_in_the_manual() {
         .collect();
     let rows: BTreeSet<_> = ROWS.iter().map(|row| name(row.0)).collect();
     assert_eq!(rows, listed);
-    assert_eq!(rows.len(), 8);
+    assert_eq!(rows.len(), 10);
 }
 
 fn name(injection: &str) -> &str {

@@ -97,6 +97,11 @@ impl Line {
         number.unwrap_or_else(|| panic!("no number {at} in {self:?}"))
     }
 
+    /// Whether it is about this recording.
+    pub(crate) fn is_of(&self, name: &str) -> bool {
+        self.0["trace"].as_str().is_some_and(|trace| trace.contains(name))
+    }
+
     pub(crate) fn is_refused(&self) -> bool {
         self.0.get("refused").is_some()
     }

@@ -54,6 +54,8 @@ fn options_that_contradict_each_other_exit_with_2_and_replay_nothing() {
         (&["--inject", "complete-early", "--model", "thread"], "--device-delay"),
         (&["--inject", "drop-invalidation:0"], "from 1"),
         (&["--device-delay", "7", "--model", "thread"], "--model inline"),
+        (&["--bare", "--hostile-hardware", "1"], "--hostile-hardware"),
+        (&["--hostile-hardware", "x"], "--hostile-hardware"),
     ] {
         let run = replay(arguments, &["arm73-boot"]);
         assert_eq!(run.status, 2, "{arguments:?}");

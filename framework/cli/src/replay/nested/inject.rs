@@ -6,7 +6,7 @@
 use crate::replay::args::Injection;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use viommu::backend::direct::ModelHardware;
 use viommu::backend::{Batch, Host, Owner, Position, Sink, SinkError, Words};
 use viommu_plugin::{Classes, HostIds, Rewritten};
@@ -14,6 +14,8 @@ use viommu_plugin_host::Codec;
 
 /// Batches of the first machine before its illegal command: the guest is up by then.
 const ILLEGAL_AFTER: u64 = 32;
+/// Commands of a machine that `reorder-atc` holds back at most: one without an ATC invalidation would wait for ever.
+const HELD: usize = 1024;
 /// Commands handed on at once: what a sink takes in one batch is bounded by its ring.
 const CHUNK: usize = 64;
 
@@ -64,6 +66,8 @@ pub(super) struct Injector {
     pub(super) roster: Arc<Roster>,
     pub(super) invalidations: AtomicU64,
     pub(super) batches: AtomicU64,
+    /// TLB invalidations of each machine that wait for its next ATC invalidation.
+    pub(super) held: Mutex<BTreeMap<Owner, Vec<u64>>>,
     /// The devices of the first machine.
     pub(super) silent: Arc<Silent>,
     /// What happens once has happened.
@@ -102,7 +106,18 @@ impl Injector {
                     out.extend(self.with_tag(command, tag).map(|(words, _)| words).unwrap_or_default());
                 }
             }
+            Injection::ReorderAtc if is.tlb > 0 || is.atc > 0 => self.reorder(owner, command, is.atc > 0, out),
             _ => out.extend_from_slice(command),
+        }
+    }
+
+    /// Holds a TLB invalidation back; an ATC invalidation has those held behind it.
+    fn reorder(&self, owner: Owner, command: &[u64], atc: bool, out: &mut Vec<u64>) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = held.entry(owner).or_default();
+        (if atc { &mut *out } else { &mut *held }).extend_from_slice(command);
+        if atc || held.len() >= HELD * self.command_words {
+            out.append(held);
         }
     }
 

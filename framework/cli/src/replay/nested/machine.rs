@@ -21,7 +21,7 @@ use viommu::save::SavedViommu;
 use viommu::vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, MmapRegion};
 use viommu_plugin::{Answer, Register};
 use viommu_plugin_host::Codec;
-use viommu_trace::{Header, Record, Trace, Translation, Vendor};
+use viommu_trace::{Header, Record, Role, Trace, Translation, Vendor};
 
 /// What all machines of a replay share, wherever they are.
 pub(super) struct World {
@@ -263,7 +263,10 @@ impl<'a> Machine<'a> {
     /// One record; whether it was a doorbell.
     fn record(&mut self, number: u64, record: &Record<'_>) -> Result<bool, ReplayError> {
         match *record {
-            Record::Mem { gpa, bytes, .. } => {
+            Record::Mem { role, gpa, bytes } => {
+                if role == Role::STREAM_TABLE || role == Role::CONTEXT {
+                    self.distrust_tables();
+                }
                 let kept = self.memory.write_slice(bytes, GuestAddress(gpa)).is_ok();
                 if !kept {
                     tracing::warn!(record = number, gpa = format_args!("{gpa:#x}"), "memory outside RAM, ignored");
@@ -279,10 +282,21 @@ impl<'a> Machine<'a> {
                 }
             }
             Record::Translation(recorded) => self.translate(number, &recorded)?,
-            Record::Reset => self.viommu().reset()?,
+            Record::Reset => {
+                self.distrust_tables();
+                self.viommu().reset()?;
+            }
             _ => {}
         }
         Ok(false)
+    }
+
+    /// The guest's configuration changes. A recording looks into translation tables before a translation and with
+    /// TLB invalidations, not when a configuration names new ones: what was recorded of their memory may be from the
+    /// time when it was another table, and cleared since. Hardware that speculates must not read it.
+    fn distrust_tables(&self) {
+        let seat = self.seat();
+        seat.physical.hardware.spare_tables(|stream| seat.streams.dma.values().any(|own| *own == stream));
     }
 
     /// A guest that rang its doorbell waits until its SYNCs are complete, or its queue stopped. Nothing else is waited

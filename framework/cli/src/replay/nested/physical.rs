@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
-use viommu::backend::direct::{self, Direct, DirectOptions, ModelHardware, PhysicalMemory};
+use viommu::backend::direct::{self, Direct, DirectOptions, ModelHardware, PhysicalMemory, Speculated};
 use viommu::backend::{Host as HostWords, Objects, Sink};
 use viommu::blocking::{Host, NestParent};
 use viommu::vm_memory::MmapRegion;
@@ -61,6 +61,9 @@ impl Physical {
         memory.add_dma(DMA.0 + generation % 3 * DMA.1, DMA.1)?;
         let config = ModelConfig { atc: args.atc, ..ModelConfig::default() };
         let hardware = ModelHardware::new(&job.plugin, memory.clone(), config, model_mode(args, generation))?;
+        if let Some(seed) = args.hostile_hardware {
+            hardware.speculate(seed.wrapping_add(generation));
+        }
         let options = DirectOptions { sync_limit: SYNC_LIMIT, ..DirectOptions::default() };
         let backend = Direct::new(&job.plugin, hardware.clone(), options)?;
         let roster = Arc::new(Roster::default());
@@ -124,6 +127,10 @@ impl Physical {
         summary.tlb.misses += stats.misses;
         summary.tlb.evictions += stats.evictions;
         summary.tlb.s2_hits += stats.stage2_hits;
+        let Speculated { requests, tlb_fills, atc_fills } = self.hardware.speculated();
+        summary.speculation.requests += requests;
+        summary.speculation.tlb_fills += tlb_fills;
+        summary.speculation.atc_fills += atc_fills;
         Ok(())
     }
 
@@ -172,6 +179,7 @@ fn injecting(
             roster: roster.clone(),
             invalidations: AtomicU64::new(0),
             batches: AtomicU64::new(0),
+            held: Default::default(),
             silent: silent.clone(),
             done: false.into(),
         })

@@ -21,6 +21,7 @@ mod model;
 mod objects;
 mod recover;
 mod ring;
+mod speculate;
 mod tags;
 mod unmap;
 
@@ -29,6 +30,7 @@ pub use memory::PhysicalMemory;
 pub use model::{ModelHardware, ModelMode};
 pub use recover::QueueControl;
 pub use ring::{RingParts, RingSink};
+pub use speculate::Speculated;
 
 use crate::backend::{ObjectKind, SinkError};
 use crate::seams::{Clock, MonotonicClock, OsThreads, Threads, lock};

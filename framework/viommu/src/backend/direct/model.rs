@@ -3,6 +3,7 @@
 use super::delay::Delay;
 use super::hardware::{Hardware, InterruptHandler};
 use super::memory::PhysicalMemory;
+use super::speculate::{Speculated, Speculation};
 use crate::Cause;
 use crate::seams::lock;
 use arc_swap::ArcSwapOption;
@@ -60,6 +61,9 @@ struct Inner {
     /// polls registers and could wait for nobody.
     ring: Option<RingGeometry>,
     delay: Option<Delay>,
+    /// Whether devices have caches.
+    atc: bool,
+    speculation: Option<Speculation>,
 }
 
 struct Worker {
@@ -106,7 +110,7 @@ impl ModelHardware {
     ) -> Result<Arc<Self>, Cause> {
         let raised = Arc::new(AtomicU64::new(0));
         let model = plugin.model(Box::new(Callbacks { memory: memory.clone(), raised: raised.clone() }), config)?;
-        let inner = Mutex::new(Inner { model, ring: None, delay: None });
+        let inner = Mutex::new(Inner { model, ring: None, delay: None, atc: config.atc, speculation: None });
         let shared = Arc::new(Shared { memory, inner, raised, handler: ArcSwapOption::empty() });
         let worker = (mode == ModelMode::Thread).then(|| Worker::start(shared.clone())).transpose()?;
         Ok(Arc::new(Self { shared, mode, worker }))
@@ -122,12 +126,37 @@ impl ModelHardware {
     /// # Errors
     /// If the plugin failed.
     pub fn translate(&self, requests: &[Request], answers: &mut [Answer]) -> Result<usize, CallError> {
-        self.shared.run(|inner| inner.model.translate(requests, answers))
+        self.shared.run(|inner| inner.translate(requests, answers))
+    }
+
+    /// From now on this is hostile hardware: between any two commands it refills TLB and configuration cache for what
+    /// devices asked for lately, and devices with a cache of their own ask again at once for what a command removed
+    /// from it; everything as the memory stands, drawn from `seed`. Same seed, same calls: same result.
+    pub fn speculate(&self, seed: u64) {
+        self.shared.run(|inner| inner.speculation = Some(Speculation::new(seed, inner.atc)));
+    }
+
+    /// Hostile hardware reads no translation tables of these streams until they are used again, only their
+    /// configuration. For a memory image that may be older than the tables that the configuration names.
+    pub fn spare_tables(&self, streams: impl Fn(u32) -> bool) {
+        self.shared.run(|inner| {
+            if let Some(speculation) = &mut inner.speculation {
+                speculation.spare_tables(streams);
+            }
+        });
+    }
+
+    /// What speculation did so far; nothing unless [`ModelHardware::speculate`] was called.
+    pub fn speculated(&self) -> Speculated {
+        self.shared.run(|inner| inner.speculation.as_ref().map(Speculation::done).unwrap_or_default())
     }
 
     /// Executes at most `budget` commands of the ring; how many it was.
     pub fn step(&self, budget: u32) -> u32 {
-        self.shared.run(|inner| inner.step(budget))
+        self.shared.run(|inner| {
+            inner.speculate();
+            inner.step(budget)
+        })
     }
 
     /// Cache counters since creation.
@@ -220,15 +249,29 @@ impl Inner {
             tracing::error!(%error, "the model failed");
             return;
         }
-        match (&mut self.delay, &self.ring) {
-            (Some(delay), Some(ring)) => {
-                if offset == ring.producer {
+        let is_doorbell = self.ring.is_some_and(|ring| offset == ring.producer);
+        if is_doorbell {
+            self.speculate();
+        }
+        match &mut self.delay {
+            Some(delay) => {
+                if is_doorbell {
                     delay.put(value);
                 }
                 self.execute_due();
             }
-            (None, Some(_)) if later => {}
-            _ => self.execute(WHOLE_RING),
+            None if later && self.ring.is_some() => {}
+            None => self.execute(WHOLE_RING),
+        }
+    }
+
+    /// What hostile hardware does at any moment. Here only at moments that the same calls repeat: when commands are put
+    /// on the ring, before they are executed late or by hand, and behind each.
+    fn speculate(&mut self) {
+        if let Some(speculation) = &mut self.speculation
+            && let Err(error) = speculation.between(&mut self.model)
+        {
+            tracing::error!(%error, "the model failed");
         }
     }
 
@@ -238,14 +281,27 @@ impl Inner {
 
     /// Executes at most `budget` commands; how many it was. A model that failed or stopped executes none.
     fn step(&mut self, budget: u32) -> u32 {
-        self.model.step(budget).unwrap_or_else(|error| {
+        let done = match &mut self.speculation {
+            None => self.model.step(budget),
+            Some(speculation) => step_with_requests(&mut self.model, speculation, budget),
+        };
+        done.unwrap_or_else(|error| {
             tracing::error!(%error, "the model failed");
             0
         })
     }
 
+    fn translate(&mut self, requests: &[Request], answers: &mut [Answer]) -> Result<usize, CallError> {
+        let answered = self.model.translate(requests, answers)?;
+        if let Some(speculation) = &mut self.speculation {
+            speculation.saw(&mut self.model, &requests[..answered])?;
+        }
+        Ok(answered)
+    }
+
     fn execute_due(&mut self) {
         while let Some(due) = self.delay.as_ref().map(Delay::due).filter(|&due| due > 0) {
+            self.speculate();
             let done = self.step(due);
             if done == 0 {
                 return;
@@ -255,6 +311,17 @@ impl Inner {
             }
         }
     }
+}
+
+/// One command at a time, and behind each the requests of hostile hardware.
+fn step_with_requests(model: &mut Model, speculation: &mut Speculation, budget: u32) -> Result<u32, CallError> {
+    for done in 0..budget {
+        if model.step(1)? == 0 {
+            return Ok(done);
+        }
+        speculation.behind_command(model)?;
+    }
+    Ok(budget)
 }
 
 impl Shared {
