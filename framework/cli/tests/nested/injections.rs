@@ -67,6 +67,7 @@ const ROWS: &[Row] = &[
     ("atc-timeout", TWO, "arm73-ats-strict", FirstGuest("atc_timeout"), "CERROR_ATC_INV_SYNC is for who sent the ATC_INV"),
     ("atc-timeout", &["--vms", "2", "--atc"], "arm73-ats-strict", FirstGuest("atc_timeout"), "and so with caches"),
     ("atc-timeout", TWO, "arm73-churn", Nothing, "no ATC_INV is sent: nobody finds out that no device would answer"),
+    ("forget-entry", &["--migrate-every", "20"], "arm73-churn", Mismatches, "a device arrives without its table entry"),
     ("illegal-command", TWO, "arm73-churn", FirstGuest("host_error"), "the sender is out of service, the queue goes on"),
     ("illegal-command", TWO, "arm73-ats-strict", FirstGuest("host_error"), "the sender is out of service, the queue goes on"),
     ("illegal-command", &["--vms", "3", "--shards", "2"], "arm73-reboot", FirstGuest("host_error"), "on whatever shard"),
@@ -85,6 +86,11 @@ fn device_caches() {
 #[test]
 fn tags_and_streams() {
     judge(&["swap-stream", "wrong-vmid", "widen"]);
+}
+
+#[test]
+fn moves() {
+    judge(&["forget-entry"]);
 }
 
 #[test]
