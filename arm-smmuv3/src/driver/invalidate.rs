@@ -1,6 +1,6 @@
 //! The host's own invalidations (§4.4, §4.5.1).
 
-use crate::spec::commands::{AtcInv, COMMAND_WORDS, Opcode, Sync, Tlbi};
+use crate::spec::commands::{AtcInv, COMMAND_WORDS, CfgiSte, Opcode, Sync, Tlbi};
 use viommu_plugin::{HostInvalidation, Scope};
 
 /// Pages above which a stage-2 range without IDR3.RIL becomes one command for the whole VMID: 2 MiB.
@@ -22,6 +22,10 @@ pub(super) fn encode(what: &HostInvalidation, ats: bool, ril: bool, out: &mut [u
         Scope::STAGE1_ALL => tlbi(Opcode::TLBI_NH_ALL).words(),
         Scope::TAG => tlbi(Opcode::TLBI_S12_VMALL).words(),
         Scope::DEVICE_CACHE if ats => device_cache(what.stream).words(),
+        // §4.3.1: the STE, and all CDs that were cached using the StreamID.
+        Scope::CONFIGURATION => {
+            CfgiSte::new().with_opcode(Opcode::CFGI_STE.0).with_stream_id(what.stream).with_leaf(true).words()
+        }
         Scope::STAGE2_RANGE => {
             let written = range(tlbi(Opcode::TLBI_S2_IPA), what.address, what.length, ril, out);
             if written > 0 {

@@ -654,6 +654,11 @@ typedef uint32_t ViommuScope;
  Everything in the device cache of `stream` (Arm ATC_INV size 52).
  */
 #define ViommuScope_DEVICE_CACHE 4
+/*
+ What is cached of the configuration of `stream`: its table entry and everything found through it (Arm CFGI_STE).
+ No words if this IOMMU caches nothing of the kind.
+ */
+#define ViommuScope_CONFIGURATION 5
 
 /*
  One host-side invalidation.

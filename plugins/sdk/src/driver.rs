@@ -93,6 +93,9 @@ impl Scope {
     pub const TAG: Self = Self(3);
     /// Everything in the device cache of `stream` (Arm ATC_INV size 52).
     pub const DEVICE_CACHE: Self = Self(4);
+    /// What is cached of the configuration of `stream`: its table entry and everything found through it (Arm CFGI_STE).
+    /// No words if this IOMMU caches nothing of the kind.
+    pub const CONFIGURATION: Self = Self(5);
 }
 
 /// One host-side invalidation.

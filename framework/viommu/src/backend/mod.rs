@@ -172,6 +172,10 @@ pub trait Objects: Send + Sync + 'static {
     /// Attaches or replaces: a device is never between two HWPTs. `hwpt` is a nested HWPT, or a vIOMMU's abort or
     /// bypass HWPT.
     async fn attach(&self, device: u32, hwpt: u32) -> Result<(), Cause>;
+    /// The guest said that the table entry of this device changed, and it asks for the HWPT that the device is attached
+    /// to: makes the hardware forget what it cached of the tables that the entry leads to (CDs, PASID entries). The same
+    /// as detaching and attaching, without the moment in between.
+    async fn reload(&self, device: u32) -> Result<(), Cause>;
     /// Detaches: the device's DMA aborts.
     async fn detach(&self, device: u32) -> Result<(), Cause>;
     /// VEVENTQ_ALLOC.

@@ -3,6 +3,7 @@
 use super::event::HostEvent;
 use super::shared::Shared;
 use crate::backend::BackendEvent;
+use crate::objects::change::destroy;
 use crate::objects::served::{Destroy, Do, Restart, destroy_by};
 use crate::objects::{Node, ObjectState, Quarantine};
 use crate::seams::{BlockingPool, Running, TokioPool, wait};
@@ -22,6 +23,8 @@ pub(crate) enum Reap {
     Object { node: Arc<Node>, object: Recipient<Destroy> },
     /// A device could not be detached.
     Detach(u32),
+    /// An object that an operation made and, when it failed, could not destroy: nobody has a handle to it.
+    Orphan(u32),
     /// Answers when everything before it was tried, and what failed was tried again.
     Flush(oneshot::Sender<()>),
 }
@@ -130,6 +133,17 @@ async fn reap(shared: &std::sync::Weak<Shared>, what: Reap) -> Option<Reap> {
                 Some(Err(error)) if error.errno() != viommu_plugin::Refusal::ENOENT => {
                     tracing::warn!(device, %error, "detach failed again");
                     Some(Reap::Detach(device))
+                }
+                _ => None,
+            }
+        }
+        Reap::Orphan(id) => {
+            let backend = shared.upgrade()?.backend.clone();
+            let job = shared.upgrade()?.off_thread(move || destroy(&*backend, id));
+            match job.await {
+                Some(Err(error)) => {
+                    tracing::warn!(id, %error, "destroy of an object that nobody has failed again");
+                    Some(Reap::Orphan(id))
                 }
                 _ => None,
             }

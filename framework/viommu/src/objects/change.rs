@@ -3,7 +3,7 @@
 use super::served::Destroy;
 use super::{Node, ObjectState};
 use crate::backend::{ObjectKind, Objects};
-use crate::host::{Entry, HostEvent, Shared};
+use crate::host::{Entry, HostEvent, Reap, Shared};
 use crate::seams::wait;
 use crate::{Cause, Error};
 use std::future::Future;
@@ -63,8 +63,14 @@ impl Change {
     /// Allocates an object; undone by destroying it.
     pub(crate) fn create(&mut self, made: impl Future<Output = Result<u32, Cause>>) -> Result<u32, Cause> {
         let id = wait(made)?;
-        self.undo_by(move |backend| destroy(backend, id));
+        self.undo_by_destroy(id);
         Ok(id)
+    }
+
+    /// Undone by destroying the object; what cannot be destroyed now is left to the reaper.
+    pub(crate) fn undo_by_destroy(&mut self, id: u32) {
+        let shared = self.shared.clone();
+        self.undo_by(move |backend| destroy(backend, id).inspect_err(|_| shared.reap(Reap::Orphan(id))));
     }
 
     /// Attaches or replaces; undone by attaching `before`, or detaching.

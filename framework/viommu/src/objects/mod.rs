@@ -11,7 +11,7 @@
 //! An operation is a value with a name and a function over the object's state, see `served::Operation`. Operations of
 //! one object run one after the other; those of different objects side by side.
 
-mod change;
+pub(crate) mod change;
 mod device;
 mod event_queue;
 mod fault_queue;

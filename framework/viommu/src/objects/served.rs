@@ -211,7 +211,7 @@ struct Outcome<S, T> {
     result: Result<T, Error>,
     /// As asked, or safely blocked.
     safe: bool,
-    after: After,
+    after: Vec<(Arc<Node>, Recipient<Destroy>)>,
 }
 
 /// Runs one operation on a thread that may block.
@@ -257,48 +257,47 @@ fn carry_out<O: Operation>(
             if !fails_closed {
                 return refused(cause, false);
             }
-            node.set(ObjectState::Degraded, &cause.to_string());
-            let (state, after) = fail_closed(state, node, shared);
-            Outcome { state: Some(state), result: failed(cause), safe: true, after }
+            let reason = cause.to_string();
+            node.set(ObjectState::Degraded, &reason);
+            shared.tell(HostEvent::Degraded { kind: node.kind, id: node.id, reason });
+            fail_safe(state, failed(cause), node, shared)
         }
         Err(panic) => {
             change.roll_back();
             let reason = words(panic.as_ref());
-            let quarantined = panicked(state.clone(), &reason, node, shared);
-            let (state, after) = match quarantined {
-                None if fails_closed => {
-                    let (state, after) = fail_closed(state, node, shared);
-                    (Some(state), after)
-                }
-                quarantined => (quarantined, Vec::new()),
-            };
-            Outcome { state, result: failed(Cause::Panicked(reason)), safe: fails_closed, after }
+            let before = fails_closed.then(|| state.clone());
+            let state = panicked(state, &reason, node, shared);
+            let result = failed(Cause::Panicked(reason));
+            match before {
+                Some(before) if node.state() == ObjectState::Degraded => fail_safe(before, result, node, shared),
+                _ => Outcome { state, result, safe: false, after: Vec::new() },
+            }
         }
     }
 }
 
-/// What is to be destroyed when an operation has ended.
-type After = Vec<(Arc<Node>, Recipient<Destroy>)>;
-
-/// Lets no DMA pass until a restart has brought the object to what it should be. If even that fails, it is quarantined.
-fn fail_closed<S: State>(state: S, node: &Arc<Node>, shared: &Arc<Shared>) -> (S, After) {
-    let mut blocked = state.clone();
+/// After a change that failed and that nobody will ask for again: no DMA passes until a restart did what was asked.
+fn fail_safe<S: State, T>(
+    mut state: S,
+    result: Result<T, Error>,
+    node: &Arc<Node>,
+    shared: &Arc<Shared>,
+) -> Outcome<S, T> {
     let mut change = Change::new(shared.clone(), node.clone(), "block");
-    match catch_unwind(AssertUnwindSafe(|| blocked.block(&mut change))) {
-        Ok(Ok(())) => {
-            blocked.committed();
-            change.tell(HostEvent::Blocked { kind: node.kind, id: node.id });
-            shared.supervise(node.id);
-            (blocked, change.commit())
-        }
-        outcome => {
-            change.roll_back();
-            let why = outcome.map_or_else(|panic| words(panic.as_ref()), |failed| format!("{failed:?}"));
-            let mut state = state;
-            quarantine(&mut state, &format!("DMA could not be blocked: {why}"), node, shared);
-            (state, Vec::new())
+    let blocked = catch_unwind(AssertUnwindSafe(|| state.block(&mut change)));
+    let safe = matches!(blocked, Ok(Ok(())));
+    let after = change.commit();
+    if safe {
+        state.committed();
+        shared.tell(HostEvent::Blocked { kind: node.kind, id: node.id });
+        shared.supervise(node.id);
+    } else {
+        let reason = format!("{}; and DMA could not be blocked", node.reason());
+        if catch_unwind(AssertUnwindSafe(|| quarantine(&mut state, &reason, node, shared))).is_err() {
+            tracing::error!(kind = %node.kind, id = node.id, "blocking a quarantined object panicked");
         }
     }
+    Outcome { state: Some(state), result, safe, after }
 }
 
 /// After a panic: degraded, or quarantined if it happened too often. The new state, if it changed.
@@ -319,6 +318,9 @@ fn panicked<S: State>(mut state: S, reason: &str, node: &Arc<Node>, shared: &Arc
     Some(state)
 }
 
+/// Tries to block the DMA of an object that is out of service, each as long as the hardware may take.
+const BLOCK_TRIES: u32 = 8;
+
 /// Takes an object out of service for good: no DMA of it passes, operations answer so.
 pub(crate) fn quarantine<S: State>(state: &mut S, reason: &str, node: &Arc<Node>, shared: &Arc<Shared>) {
     let (kind, id) = (node.kind, node.id);
@@ -327,8 +329,12 @@ pub(crate) fn quarantine<S: State>(state: &mut S, reason: &str, node: &Arc<Node>
         shared.tell(HostEvent::Quarantined { kind, id, reason: reason.to_owned() });
     }
     let mut change = Change::new(shared.clone(), node.clone(), "quarantine");
-    if let Err(error) = state.block(&mut change) {
-        tracing::error!(%kind, id, %error, "a quarantined object could not be blocked whole");
+    // Nobody will ask for this again, and hardware that is slow is not hardware that is gone.
+    for left in (0..BLOCK_TRIES).rev() {
+        match state.block(&mut change) {
+            Ok(()) => break,
+            Err(error) => tracing::error!(%kind, id, %error, left, "a quarantined object could not be blocked whole"),
+        }
     }
     state.quarantined();
     state.committed();

@@ -377,7 +377,12 @@ impl Pipeline {
         self.settle.asked();
         (self.on_configuration)(request);
         let limit = self.shard.sync_limit().saturating_mul(4);
-        if self.settle.wait_answered(limit, self.shard.clock()) { Ok(()) } else { Err(Cause::TimedOut(limit)) }
+        let answered = self.settle.wait_answered(limit, self.shard.clock());
+        if self.settle.is_quarantined() {
+            // The devices are being blocked: nobody may take this for what was asked.
+            return Err(Cause::Quarantined("the data path gave up on this guest".into()));
+        }
+        if answered { Ok(()) } else { Err(Cause::TimedOut(limit)) }
     }
 
     fn give_up(&self, why: GuestFault) {

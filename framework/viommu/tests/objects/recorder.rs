@@ -167,6 +167,12 @@ impl Objects for Recorder {
         inner.log.push(format!("attach {device} -> {hwpt}"));
         Ok(())
     }
+    async fn reload(&self, device: u32) -> Result<(), Cause> {
+        let mut inner = self.call()?;
+        assert!(inner.attached.contains_key(&device), "nothing to reload");
+        inner.log.push(format!("reload {device}"));
+        Ok(())
+    }
     async fn detach(&self, device: u32) -> Result<(), Cause> {
         let mut inner = self.call()?;
         inner.attached.remove(&device);

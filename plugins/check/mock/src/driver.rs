@@ -175,6 +175,8 @@ impl Driver for MockDriver {
         let words: Vec<u64> = match what.scope {
             Scope::SYNC => vec![opcode::SYNC.into(), 0],
             Scope::DEVICE_CACHE => (0..spec::SLOTS).flat_map(cache).collect(),
+            // Entries are read at every access.
+            Scope::CONFIGURATION => Vec::new(),
             _ => vec![all | tag, 0],
         };
         let fits = if words.len() <= out.len() { words.len() } else { 0 };

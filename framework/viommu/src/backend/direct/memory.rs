@@ -228,6 +228,11 @@ impl PhysicalMemory {
         Ok(())
     }
 
+    /// Bytes handed out by [`PhysicalMemory::alloc`] and not given back.
+    pub fn in_use(&self) -> u64 {
+        lock(&self.change).taken.values().sum()
+    }
+
     fn zero(&self, pa: u64, len: u64) -> Result<(), Unreadable> {
         let zeros = [0; 4096];
         let mut done = 0;

@@ -154,6 +154,11 @@ impl Objects for Direct {
         Ok(())
     }
 
+    async fn reload(&self, device: u32) -> Result<(), Cause> {
+        let graph = lock(&self.graph);
+        self.forget_configuration(graph.device(device)?.stream)
+    }
+
     async fn detach(&self, device: u32) -> Result<(), Cause> {
         let mut graph = lock(&self.graph);
         let Device { stream, attached, .. } = *graph.device(device)?;

@@ -51,6 +51,12 @@ impl Direct {
         self.forget([all], Classes::TLB).map_err(cause)
     }
 
+    /// What is cached of the table entry of `stream` and of everything found through it.
+    pub(super) fn forget_configuration(&self, stream: u32) -> Result<(), Cause> {
+        let entry = HostInvalidation { scope: Scope::CONFIGURATION, stream, ..Default::default() };
+        self.forget([entry], Classes::CONFIG).map_err(cause)
+    }
+
     /// The caches of the devices of these streams, if devices here can have any.
     pub(super) fn forget_devices(&self, streams: &[u32]) -> Result<(), SinkError> {
         if self.info.ats == 0 {

@@ -5,7 +5,6 @@ use super::state::{View, ViommuFacts, ViommuState};
 use super::{ViommuConfig, ViommuInfo};
 use crate::Cause;
 use crate::backend::ObjectKind;
-use crate::objects::change::destroy;
 use crate::objects::served::{Do, Operation, Served};
 use crate::objects::{Change, Link, NestParent, NestParentState};
 use crate::pipeline::{ConfigRequest, Pipeline, PipelineParts};
@@ -44,7 +43,7 @@ impl Operation for AllocViommu {
         }
         // 2. The backend's object.
         let alloc = wait(change.backend().viommu_alloc(node.id))?;
-        change.undo_by(move |backend| destroy(backend, alloc.id));
+        change.undo_by_destroy(alloc.id);
         // 3. The data path. It asks for configuration changes by a message to an actor that does not exist yet.
         let actor: Arc<OnceLock<WeakAddr<Served<ViommuState>>>> = Arc::default();
         let (owner, shard) = shared.owner_and_shard(alloc.id)?;

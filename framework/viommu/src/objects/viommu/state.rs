@@ -9,6 +9,7 @@ use crate::objects::served::State;
 use crate::objects::{Change, Link, NestParent, Node};
 use crate::pipeline::Pipeline;
 use crate::save::GuestEntry;
+use crate::seams::wait;
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -123,7 +124,7 @@ impl ViommuState {
     }
 
     /// Attaches `virt_id`'s device to the HWPT of `entry`'s key, creating it on first use and freeing the old one after
-    /// its last. An equal key is an equal configuration: nothing to do.
+    /// its last. An equal key is an equal configuration: nothing to attach.
     pub(super) fn assign(&mut self, virt_id: u32, entry: GuestEntry, change: &mut Change) -> Result<(), Cause> {
         let key = self.facts.pipeline.key_of(&entry)?;
         let Some(slot) = self.slots.get(&virt_id) else { return Err(Cause::NotFound(ObjectKind::Vdevice)) };
@@ -144,6 +145,9 @@ impl ViommuState {
         };
         if hwpt != Some(target) {
             change.attach(device, target, hwpt)?;
+        } else if now.is_some() {
+            // An entry that is said to have changed and has not: what it leads to may have.
+            wait(change.backend().reload(device))?;
         }
         if nested != now {
             self.give_back(nested, change);
