@@ -15,6 +15,7 @@
 
 mod plugins;
 mod replay;
+mod sim;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -34,14 +35,19 @@ enum Command {
     Plugins(plugins::PluginsArgs),
     /// Replay recorded guests and compare every DMA with the recording
     Replay(replay::Args),
+    /// Run random guests and faults in a deterministic simulation and judge every DMA
+    Sim(sim::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    // A simulation is full of what would be worth a warning elsewhere.
+    let quiet = if matches!(cli.command, Command::Sim(_)) { "off" } else { "warn" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match cli.command {
         Command::Plugins(args) => plugins::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Sim(args) => sim::run(args),
     }
 }

@@ -1,0 +1,56 @@
+//! Devices: each translates random addresses at random moments, and every answer is judged at once.
+
+use super::World;
+use crate::draw::Draw;
+use crate::guest::arm_smmuv3::{GROUPS, LOAN, LOAN_SIZE, RAM, RAM_SIZE, SLOTS, slot};
+use crate::plan::DevicePlan;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use viommu::plugin::{Answer, Request};
+use viommu::simulation::{self, Simulation};
+
+/// Between two looks, at most, in microseconds.
+const PAUSE: u32 = 60;
+/// Requests at once.
+const BURST: u32 = 4;
+
+impl World {
+    pub(super) fn spawn_device(&self, vm: u32, device: &DevicePlan, simulation: &Simulation) {
+        let (world, device) = (self.clone(), device.clone());
+        simulation.spawn(format!("vm{vm} device{}", device.number), move || {
+            let mut draw = Draw::new(device.seed, 5);
+            while world.left.load(Ordering::SeqCst) > 0 {
+                for _ in 0..BURST {
+                    world.request(vm, &device, &mut draw);
+                }
+                simulation::sleep(Duration::from_micros(1 + u64::from(draw.below(PAUSE))));
+            }
+        });
+    }
+
+    fn request(&self, vm: u32, device: &DevicePlan, draw: &mut Draw) {
+        let flags = if draw.chance(25) { Request::SPECULATIVE } else { 0 };
+        let request =
+            Request { stream: device.stream, pasid: u32::MAX, iova: iova(draw), access: draw.range(1, 2), flags };
+        let mut answers = [Answer::default()];
+        match self.platform.hardware.translate(&[request], &mut answers) {
+            Ok(1) => self.oracle.judge(vm, device.virt_id, &request, &answers[0]),
+            other => panic!("the model does not answer: {other:?}"),
+        }
+    }
+}
+
+/// Mostly what a guest may have mapped.
+fn iova(draw: &mut Draw) -> u64 {
+    let inside = |draw: &mut Draw, base: u64, size: u64| base + draw.word() % size;
+    match draw.weighted(&[(14, 0), (3, 1), (2, 2), (1, 3), (1, 4)]) {
+        0 => slot(draw.below(SLOTS as u32) as usize) + u64::from(draw.below(0x1000)),
+        1 => {
+            let group = draw.pick(&GROUPS);
+            inside(draw, group, 0x20_0000)
+        }
+        2 => inside(draw, RAM, RAM_SIZE),
+        3 => inside(draw, LOAN, LOAN_SIZE),
+        _ => draw.word() >> draw.below(64),
+    }
+}
