@@ -34,12 +34,12 @@ fn the_same_seeds_write_the_same_log_on_any_number_of_threads() {
 
 #[test]
 fn what_is_broken_on_purpose_fails_with_the_shortest_story_and_how_to_repeat_it() {
-    let output = sim(&["--seeds", "8", "--inject", "drop-invalidation"]);
+    let output = sim(&["--seeds", "60", "--inject", "drop-invalidation"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("failed: stale: "), "{text}");
     assert!(text.contains("to repeat it: viommu sim --first "), "{text}");
-    assert!(last_line(&output).contains("of 8 seeds failed"), "{}", last_line(&output));
+    assert!(last_line(&output).contains("of 60 seeds failed"), "{}", last_line(&output));
 }
 
 #[test]

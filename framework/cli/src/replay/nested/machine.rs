@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use viommu::Cause;
 use viommu::backend::{Backing, Mapping};
 use viommu::blocking::{Device, NestParent, Vdevice, Viommu};
 use viommu::objects::{RestoreConfig, ViommuConfig};
@@ -284,7 +285,7 @@ impl<'a> Machine<'a> {
             Record::Translation(recorded) => self.translate(number, &recorded)?,
             Record::Reset => {
                 self.distrust_tables();
-                self.viommu().reset()?;
+                unless_quarantined(self.viommu().reset())?;
             }
             _ => {}
         }
@@ -306,7 +307,7 @@ impl<'a> Machine<'a> {
         let doorbells = || pipeline.counters().doorbells.load(Ordering::Relaxed);
         let before = doorbells();
         let start = Instant::now();
-        self.viommu().mmio_write(offset, size, value)?;
+        unless_quarantined(self.viommu().mmio_write(offset, size, value))?;
         // A machine that moves now moves with its queue as it is, and waits on its new host.
         self.is_due = doorbells() != before && self.world.migrations.as_ref().is_some_and(Schedule::is_time);
         if self.is_due {
@@ -377,5 +378,13 @@ impl Turns for Machine<'_> {
             }
         }
         Ok((false, self.records))
+    }
+}
+
+/// A guest hears nothing of its IOMMU's being put out of service: it goes on writing, and the replay with it.
+fn unless_quarantined(written: Result<(), viommu::Error>) -> Result<(), viommu::Error> {
+    match written {
+        Err(error) if matches!(error.cause, Cause::Quarantined(_)) => Ok(()),
+        other => other,
     }
 }
