@@ -1,0 +1,2 @@
+//! The AMD-Vi IOMMU as a viommu vendor.
+#![forbid(unsafe_code)]

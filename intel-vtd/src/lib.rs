@@ -1,0 +1,2 @@
+//! The Intel VT-d IOMMU as a viommu vendor.
+#![forbid(unsafe_code)]
