@@ -1,2 +1,4 @@
 //! The AMD-Vi IOMMU as a viommu vendor.
 #![forbid(unsafe_code)]
+
+pub mod spec;
