@@ -35,7 +35,7 @@ impl DescriptorType {
     /// The type of a descriptor's first word.
     #[inline]
     pub const fn of(word0: u64) -> Self {
-        Self((word0 & 0xf) as u8 | (word0 >> 9 & 7) as u8 * 16)
+        Self((word0 & 0xf) as u8 | ((word0 >> 9 & 7) as u8) << 4)
     }
 
     /// A short name; `None` if the manual has no such type.
