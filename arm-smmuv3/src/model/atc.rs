@@ -1,10 +1,10 @@
 //! The caches of the devices themselves: filled by answers to ATS requests, emptied only by CMD_ATC_INV.
 
-use super::cache::{Cache, Translation};
 use super::tlb::Range;
 use crate::spec::commands::AtcInv;
 use rustc_hash::FxHashMap;
 use std::cell::Cell;
+use viommu_plugin::cache::{Cache, Translation};
 
 /// Tag of accesses without a PASID; PASIDs have 20 bits.
 const NO_PASID: u32 = u32::MAX;

@@ -14,7 +14,6 @@
 //! tables, 52-bit addresses with other granules than 64 KiB, F_ADDR_SIZE of bypassing traffic.
 
 mod atc;
-mod cache;
 mod cmdq;
 mod context;
 mod explain;
@@ -28,7 +27,6 @@ mod tlb;
 mod walk;
 
 use atc::Atc;
-use cache::Translation;
 use context::{Context, Route};
 use fault::Fault;
 use identity::Identity;
@@ -36,6 +34,7 @@ use registers::Registers;
 use rustc_hash::FxHashSet;
 use stream::{Lookup, Streams};
 use tlb::Tlb;
+use viommu_plugin::cache::Translation;
 use viommu_plugin::{Answer, CacheStats, Message, Model, ModelConfig, ModelHost, Refusal, Request, Status};
 use walk::{Silent, Walker};
 

@@ -1,8 +1,8 @@
 //! The translation cache of the SMMU: combined entries of stage 1 (and 2), and entries of stage 2 alone.
 
-use super::cache::{Cache, Translation};
 use rustc_hash::FxHashMap;
 use std::cell::Cell;
+use viommu_plugin::cache::{Cache, Translation};
 
 /// Whose an entry is within its VMID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 //! Translation table walks: VMSAv8-64 stage 1 and stage 2 (Arm ARM D8), one inside the other when nested.
 
-use super::cache::{Translation, low_bits};
 use super::fault::Fault;
 use crate::spec::events::{EventId, FaultClass};
 use crate::spec::pte::Descriptor;
 use std::fmt;
 use viommu_plugin::ModelHost;
+use viommu_plugin::cache::{Translation, low_bits};
 
 /// Hears each step of a walk. The walk that serves a device tells nobody.
 pub(crate) trait Narrator {

@@ -48,6 +48,7 @@
 #![deny(unsafe_code)]
 
 pub mod abi;
+pub mod cache;
 mod codec;
 mod driver;
 mod export;

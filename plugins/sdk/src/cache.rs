@@ -1,4 +1,5 @@
-//! A tagged cache of translations of several sizes, bounded, oldest out first: what the TLB and a device's ATC share.
+//! A tagged cache of translations of several sizes, bounded, oldest out first: what TLB and device caches of a vendor's
+//! model are made of. A building block, not part of the ABI.
 
 use rustc_hash::FxHashMap;
 use std::cell::Cell;
@@ -6,28 +7,28 @@ use std::collections::VecDeque;
 
 /// A translation as a walk found it, for any input address inside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Translation {
+pub struct Translation {
     /// Output address of its first byte.
-    pub(crate) output: u64,
+    pub output: u64,
     /// log2 of its size.
-    pub(crate) log2: u8,
+    pub log2: u8,
     /// log2 of the leaf of the stage that invalidations name; larger than `log2` where the other stage cut it.
-    pub(crate) leaf_log2: u8,
+    pub leaf_log2: u8,
     /// Bit 0 read, bit 1 write.
-    pub(crate) permissions: u8,
+    pub permissions: u8,
 }
 
 impl Translation {
     /// The output address of `input`, which lies in the translation.
     #[inline]
-    pub(crate) fn apply(&self, input: u64) -> u64 {
+    pub fn apply(&self, input: u64) -> u64 {
         self.output | input & low_bits(self.log2)
     }
 }
 
 /// A mask of the low `log2` bits.
 #[inline]
-pub(crate) fn low_bits(log2: u8) -> u64 {
+pub fn low_bits(log2: u8) -> u64 {
     1u64.checked_shl(u32::from(log2)).map_or(u64::MAX, |size| size - 1)
 }
 
@@ -128,7 +129,7 @@ struct Slot {
 
 /// Translations of any number of tags under one bound.
 #[derive(Default)]
-pub(crate) struct Cache {
+pub struct Cache {
     slots: Vec<Slot>,
     /// Where the table of a tag is.
     places: FxHashMap<u32, usize>,
@@ -146,7 +147,7 @@ impl Cache {
 
     /// The entry of `tag` that covers `input`. `hint` is where the caller's tag was the last time.
     #[inline]
-    pub(crate) fn find(&self, tag: u32, hint: &Cell<usize>, input: u64) -> Option<&Translation> {
+    pub fn find(&self, tag: u32, hint: &Cell<usize>, input: u64) -> Option<&Translation> {
         let slot = match self.slots.get(hint.get()) {
             Some(slot) if slot.tag == Some(tag) => slot,
             _ => {
@@ -158,7 +159,7 @@ impl Cache {
     }
 
     /// Remembers `translation` of `input`; whether another entry had to go for it.
-    pub(crate) fn insert(&mut self, tag: u32, input: u64, translation: Translation, capacity: usize) -> bool {
+    pub fn insert(&mut self, tag: u32, input: u64, translation: Translation, capacity: usize) -> bool {
         if self.places.len() > self.live + Self::SPARE_TABLES {
             self.free_where(|_, table| table.len() == 0);
         }
@@ -177,26 +178,26 @@ impl Cache {
     }
 
     /// Removes the entries of `tag` that share a byte with `first..=last`.
-    pub(crate) fn remove(&mut self, tag: u32, first: u64, last: u64) {
+    pub fn remove(&mut self, tag: u32, first: u64, last: u64) {
         if let Some(&place) = self.places.get(&tag) {
             self.live -= self.slots[place].table.remove(first, last);
         }
     }
 
     /// Removes the entries of every tag that is `doomed` and share a byte with `first..=last`.
-    pub(crate) fn remove_where(&mut self, doomed: impl Fn(u32) -> bool, first: u64, last: u64) {
+    pub fn remove_where(&mut self, doomed: impl Fn(u32) -> bool, first: u64, last: u64) {
         for slot in self.slots.iter_mut().filter(|slot| slot.tag.is_some_and(&doomed)) {
             self.live -= slot.table.remove(first, last);
         }
     }
 
     /// Removes all entries of the tags that are `doomed`.
-    pub(crate) fn clear_where(&mut self, doomed: impl Fn(u32) -> bool) {
+    pub fn clear_where(&mut self, doomed: impl Fn(u32) -> bool) {
         self.free_where(|tag, _| doomed(tag));
     }
 
     /// Removes all entries of `tag`.
-    pub(crate) fn clear(&mut self, tag: u32) {
+    pub fn clear(&mut self, tag: u32) {
         if let Some(place) = self.places.remove(&tag) {
             self.live -= self.slots[place].table.len();
             self.slots[place] = Slot::default();
