@@ -3,6 +3,7 @@
 //! ```text
 //!   viommu replay TRACE..  ─► viommu-trace ─► Host, vIOMMUs, ring (viommu) ─► the plugin's model ─► every DMA compared
 //!   viommu plugins [check] ─► SearchPath ─► a child process for each check ─► viommu-plugin-check
+//!   viommu trace dump|check ─► viommu-trace, commands decoded by the plugin's codec
 //! ```
 //!
 //! ```sh
@@ -16,6 +17,7 @@
 mod plugins;
 mod replay;
 mod sim;
+mod trace;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -37,6 +39,8 @@ enum Command {
     Replay(replay::Args),
     /// Run random guests and faults in a deterministic simulation and judge every DMA
     Sim(sim::Args),
+    /// Look into recordings
+    Trace(trace::TraceArgs),
 }
 
 fn main() -> ExitCode {
@@ -49,5 +53,6 @@ fn main() -> ExitCode {
         Command::Plugins(args) => plugins::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Sim(args) => sim::run(args),
+        Command::Trace(args) => trace::run(args),
     }
 }

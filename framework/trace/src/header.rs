@@ -100,6 +100,12 @@ impl Header {
         gpa >= self.ram_base && gpa - self.ram_base <= self.ram_size && len <= self.ram_size - (gpa - self.ram_base)
     }
 
+    /// Whether the recorder cleared AMD's capability NpCache before the guest started: a guest that was not told to
+    /// announce new mappings. The format's override `npcache_cleared`.
+    pub fn npcache_cleared(&self) -> bool {
+        self.json.get("npcache_cleared").and_then(Value::as_bool) == Some(true)
+    }
+
     /// Takes the fixed part apart; the second value is the length of the JSON that follows.
     pub(crate) fn parse_fixed(bytes: &[u8; FIXED]) -> Result<(Self, u32), Problem> {
         let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);

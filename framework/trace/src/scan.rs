@@ -7,6 +7,9 @@ use std::path::Path;
 /// Most distinct registers and streams kept, whatever a file holds; a register frame and a PCI segment have no more.
 const MAX_KEPT: usize = 1 << 16;
 
+/// Arm's stage 2 in [`crate::Translation::stage`]. Formats without that number say 0.
+const STAGE_2: u8 = 2;
+
 /// The first recorded read of a register: for an ID register, its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FirstRead {
@@ -23,7 +26,7 @@ pub struct FirstRead {
 pub struct StreamCounts {
     /// TRANSLATION records naming it.
     pub translations: u64,
-    /// Of these: answered OK by stage 1.
+    /// Of these: answered OK by the guest's own tables; on Arm, by stage 1.
     pub stage1: u64,
 }
 
@@ -67,7 +70,7 @@ impl Scan {
                     if scan.streams.len() < MAX_KEPT || scan.streams.contains_key(&t.stream) {
                         let counts = scan.streams.entry(t.stream).or_default();
                         counts.translations += 1;
-                        counts.stage1 += u64::from(t.outcome == Outcome::Ok && t.stage == 1);
+                        counts.stage1 += u64::from(t.outcome == Outcome::Ok && t.stage != STAGE_2);
                     }
                 }
                 _ => {}

@@ -14,7 +14,14 @@ fn every_recording_in_the_repository_is_whole() {
         }
         let mut trace = Trace::open(&path).unwrap();
         let header = trace.header().clone();
-        assert_eq!(header.vendor, Vendor::ARM_SMMUV3, "{}", path.display());
+        let vendor = match header.name.split_once("73-") {
+            Some(("arm", _)) => Vendor::ARM_SMMUV3,
+            Some(("amd", _)) => Vendor::AMD_VI,
+            Some(("vtd", _)) => Vendor::INTEL_VTD,
+            _ => panic!("{}", path.display()),
+        };
+        assert_eq!(header.vendor, vendor, "{}", path.display());
+        assert_eq!(header.npcache_cleared(), header.name == "amd73-lazy", "{}", path.display());
         assert!(path.to_string_lossy().contains(&header.name) && !header.devices.is_empty());
         while let Some(entry) = trace.next().unwrap() {
             if let Record::Mem { gpa, bytes, .. } = entry.record {

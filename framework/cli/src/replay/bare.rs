@@ -1,5 +1,6 @@
 //! A recorded guest on the software IOMMU itself: no framework, no stage 2.
 
+use super::commands::{GuestCommands, waiting};
 use super::compare::{self, Expectation, Shown};
 use super::drop::Dropper;
 use super::image::{Image, ModelMemory};
@@ -10,15 +11,15 @@ use super::report::{EXPLAINED, Mismatch, Mode, Report, Summary};
 use super::{Job, ReplayError};
 use std::time::Instant;
 use viommu_plugin::{Answer, Classes, GuestQueue, HostIds, Message, ModelConfig, Register, Stop};
-use viommu_plugin_host::{CallError, Codec, Frontend, Model, Plugin};
+use viommu_plugin_host::{CallError, Model, Plugin};
 use viommu_trace::{Record, Trace, Translation, Vendor};
 
 /// Commands a model executes in one call.
 const STEP: u32 = 4096;
 /// More commands than any queue holds twice: a model that consumes so many after one register write never ends.
 const ENDLESS: u64 = 1 << 21;
-/// Words of a command, at most, that a tally looks at.
-const COMMAND_WORDS: usize = 8;
+/// Words that a tally's rewrite may write.
+const REWRITTEN_WORDS: usize = 8;
 
 /// Replays `job`'s trace bare.
 ///
@@ -27,7 +28,7 @@ const COMMAND_WORDS: usize = 8;
 pub(crate) fn replay(job: &Job<'_>) -> Result<Report, ReplayError> {
     let mut trace = Trace::open(job.path)?;
     let header = trace.header().clone();
-    let shown = registers::shown(header.vendor, &job.scan);
+    let shown = registers::shown(&header, &job.scan);
     let memory = ModelMemory::new(Image::new(&header));
     let dropper = match job.args.inject {
         Some(injection) => Some(Dropper::new(header.vendor, injection).ok_or(ReplayError::Injection(header.vendor))?),
@@ -97,7 +98,7 @@ impl Bare {
             Record::Translation(recorded) => self.translate(number, &recorded)?,
             Record::Reset => {
                 self.model.reset()?;
-                self.tally.frontend.reset()?;
+                self.tally.guest.frontend.reset()?;
             }
             _ => {}
         }
@@ -107,7 +108,7 @@ impl Bare {
     fn write(&mut self, record: u64, offset: u64, size: u32, value: u64) -> Result<(), ReplayError> {
         let queue = self.tally.write(offset, size, value)?;
         if let Some(dropper) = &mut self.dropper {
-            dropper.hide(&queue, &self.memory);
+            dropper.hide(&queue, &self.tally.guest.codec, &self.memory)?;
         }
         let start = Instant::now();
         self.model.mmio_write(offset, size, value)?;
@@ -164,11 +165,9 @@ impl Bare {
     }
 }
 
-/// Counts the commands that a guest sends, beside the model that executes them: a frontend that is given the same
-/// register writes knows where the guest's queue is, and a codec what is in it.
+/// Counts the commands that a guest sends, beside the model that executes them.
 struct Tally {
-    frontend: Frontend,
-    codec: Codec,
+    guest: GuestCommands,
     opcodes: [u64; 256],
     commands: u64,
     syncs: u64,
@@ -177,53 +176,38 @@ struct Tally {
 
 impl Tally {
     fn new(plugin: &Plugin, shown: &[Register]) -> Result<Self, CallError> {
-        // Registers that no vIOMMU offers are refused, but where the queue is does not depend on them.
-        let frontend = plugin.frontend(shown).or_else(|_| plugin.frontend(&[]))?;
-        let codec = plugin.codec(shown).or_else(|_| plugin.codec(&[]))?;
-        Ok(Self { frontend, codec, opcodes: [0; 256], commands: 0, syncs: 0, doorbells: 0 })
+        let guest = GuestCommands::new(plugin, shown)?;
+        Ok(Self { guest, opcodes: [0; 256], commands: 0, syncs: 0, doorbells: 0 })
     }
 
     /// Sees a register write; the guest's queue after it.
     fn write(&mut self, offset: u64, size: u32, value: u64) -> Result<GuestQueue, CallError> {
-        self.frontend.write(offset, size, value)?;
-        let queue = self.frontend.queue()?;
+        let queue = self.guest.write(offset, size, value)?;
         self.doorbells += u64::from(queue.pending > 0);
         Ok(queue)
     }
 
     /// The model consumed `commands` commands from the head of `queue`.
     fn consumed(&mut self, queue: &GuestQueue, commands: u64, memory: &ModelMemory) -> Result<(), CallError> {
-        let words = (queue.command_words as usize).min(COMMAND_WORDS);
         let fetched = u64::from(queue.pending).min(commands) as u32;
-        let mut command = [0; COMMAND_WORDS];
-        for index in 0..fetched {
-            // The head lies within the queue, and a queue holds at least one command.
-            let slot = (u64::from(queue.head) + u64::from(index)) % u64::from(queue.capacity.max(1));
-            let address = queue.base.wrapping_add(slot * 8 * words as u64);
-            let mut bytes = [0; COMMAND_WORDS * 8];
-            if memory.image().get(address, &mut bytes[..words * 8]).is_ok() {
-                for (word, bytes) in command.iter_mut().zip(bytes.chunks_exact(8)) {
-                    *word = bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
-                }
-                self.command(&command[..words])?;
-            }
+        for command in waiting(queue, fetched, &mut memory.image()) {
+            self.command(command.words())?;
         }
         self.commands += commands;
-        self.frontend.advance(fetched)
+        self.guest.frontend.advance(fetched)
     }
 
     fn command(&mut self, command: &[u64]) -> Result<(), CallError> {
-        self.opcodes[usize::from(self.codec.opcode(command)?)] += 1;
+        self.opcodes[usize::from(self.guest.codec.opcode(command)?)] += 1;
         let nobody = HostIds { tag: 0, streams: &[] };
-        let rewritten = self.codec.rewrite(command, Classes::NONE, nobody, &mut [0; COMMAND_WORDS])?;
+        let rewritten = self.guest.codec.rewrite(command, Classes::NONE, nobody, &mut [0; REWRITTEN_WORDS])?;
         self.syncs += u64::from(rewritten.stop == Stop::SYNC);
         Ok(())
     }
 
     fn finish(&self, summary: &mut Summary) -> Result<(), CallError> {
         for (opcode, &count) in (0..=u8::MAX).zip(&self.opcodes).filter(|(_, count)| **count > 0) {
-            let name = self.codec.opcode_name(opcode)?.map_or_else(|| format!("{opcode:#04x}"), str::to_owned);
-            summary.commands.by_opcode.insert(name, count);
+            summary.commands.by_opcode.insert(self.guest.opcode_name(opcode)?, count);
         }
         let unread = self.commands - self.opcodes.iter().sum::<u64>();
         if unread > 0 {

@@ -1,68 +1,71 @@
 //! Bare replay with commands dropped on purpose: the software IOMMU finds a SYNC in their place.
 
 use super::args::Injection;
+use super::commands::{Command, waiting};
 use super::image::ModelMemory;
+use super::registers;
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use viommu_plugin::GuestQueue;
+use viommu_plugin_host::{CallError, Codec};
 use viommu_trace::Vendor;
-
-/// Bytes of an Arm command.
-const COMMAND: usize = 16;
-/// CMD_SYNC with CS = SIG_NONE: waits for what is done already, and signals nobody (IHI 0070, 4.7.3).
-const SYNC: [u8; COMMAND] = {
-    let mut command = [0; COMMAND];
-    command[0] = 0x46;
-    command
-};
-/// Opcodes of CMD_TLBI_* (IHI 0070, 4.4).
-const TLBI: RangeInclusive<u8> = 0x10..=0x30;
-/// Opcode of CMD_ATC_INV (IHI 0070, 4.5.1).
-const ATC_INV: RangeInclusive<u8> = 0x40..=0x40;
 
 /// Hides commands from a model while it consumes them.
 pub(crate) struct Dropper {
-    opcodes: RangeInclusive<u8>,
+    opcodes: &'static [RangeInclusive<u8>],
+    sync: u64,
     every: NonZeroU64,
     seen: u64,
-    hidden: Vec<(u64, [u8; COMMAND])>,
+    hidden: Vec<Command>,
 }
 
 impl Dropper {
     /// What `injection` drops; `None` if it is not about dropping commands, or if it is not known how the vendor's
     /// commands look.
     pub(crate) fn new(vendor: Vendor, injection: Injection) -> Option<Self> {
-        let (opcodes, every) = match (vendor, injection) {
-            (Vendor::ARM_SMMUV3, Injection::DropInvalidation { every }) => (TLBI, every),
-            (Vendor::ARM_SMMUV3, Injection::DropAtc) => (ATC_INV, NonZeroU64::MIN),
+        let known = registers::commands(vendor)?;
+        let (opcodes, every) = match injection {
+            Injection::DropInvalidation { every } => (known.tlb, every),
+            Injection::DropAtc => (known.atc, NonZeroU64::MIN),
             _ => return None,
         };
-        Some(Self { opcodes, every, seen: 0, hidden: Vec::new() })
+        Some(Self { opcodes, sync: known.sync, every, seen: 0, hidden: Vec::new() })
     }
 
     /// Puts SYNCs over the commands to be dropped among those that wait in `queue`.
-    pub(crate) fn hide(&mut self, queue: &GuestQueue, memory: &ModelMemory) {
+    ///
+    /// # Errors
+    /// If the plugin failed.
+    pub(crate) fn hide(&mut self, queue: &GuestQueue, codec: &Codec, memory: &ModelMemory) -> Result<(), CallError> {
         let mut image = memory.image();
-        for index in 0..u64::from(queue.pending) {
-            let slot = (u64::from(queue.head) + index) % u64::from(queue.capacity.max(1));
-            let address = queue.base.wrapping_add(slot * COMMAND as u64);
-            let mut command = [0; COMMAND];
-            if image.get(address, &mut command).is_err() || !self.opcodes.contains(&command[0]) {
+        let first = self.hidden.len();
+        for command in waiting(queue, queue.pending, &mut image) {
+            let opcode = codec.opcode(command.words())?;
+            if !self.opcodes.iter().any(|opcodes| opcodes.contains(&opcode)) {
                 continue;
             }
             self.seen += 1;
             if self.seen.is_multiple_of(self.every.get()) {
-                self.hidden.push((address, command));
-                image.put(address, &SYNC);
+                self.hidden.push(command);
             }
         }
+        for command in &self.hidden[first..] {
+            let mut words = vec![0; command.words().len()];
+            words.iter_mut().take(1).for_each(|first| *first = self.sync);
+            image.put(command.address, &bytes(&words));
+        }
+        Ok(())
     }
 
     /// Puts the hidden commands back where the guest wrote them.
     pub(crate) fn restore(&mut self, memory: &ModelMemory) {
         let mut image = memory.image();
-        self.hidden.drain(..).for_each(|(address, command)| {
-            image.put(address, &command);
+        self.hidden.drain(..).for_each(|command| {
+            image.put(command.address, &bytes(command.words()));
         });
     }
+}
+
+fn bytes(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }

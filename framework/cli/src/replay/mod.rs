@@ -5,16 +5,18 @@
 
 mod args;
 mod bare;
+pub(crate) mod commands;
 mod compare;
 mod drop;
-mod image;
+pub(crate) mod image;
 mod latency;
 mod nested;
 mod progress;
-mod registers;
+pub(crate) mod registers;
 mod report;
 
 pub(crate) use args::Args;
+pub(crate) use report::vendor_name;
 
 use report::{Refused, Report};
 use std::io::{self, Write};
@@ -57,7 +59,7 @@ pub(crate) enum ReplayError {
         commands: u64,
     },
     /// It is not known which commands of this vendor to drop.
-    #[error("--inject drops commands of arm-smmuv3 only, the trace is of {}", report::vendor_name(*.0))]
+    #[error("it is not known which commands of {} --inject would drop", report::vendor_name(*.0))]
     Injection(Vendor),
     /// The framework refused or failed.
     #[error("{0}")]
