@@ -137,8 +137,14 @@ fn guest(args: &DumpArgs, vendor: Vendor, path: &Path) -> Result<Option<GuestCom
 }
 
 fn line(entry: &Entry<'_>, guest: Option<&GuestCommands>, out: &mut impl Write) -> Result<(), DumpError> {
-    let (number, name) = (entry.number, entry.record.name());
-    write!(out, "{number:8} {name:<11}")?;
+    let mut line = format!("{:8} {:<11}", entry.number, entry.record.name()).into_bytes();
+    describe(entry, guest, &mut line)?;
+    out.write_all(line.trim_ascii_end())?;
+    Ok(writeln!(out)?)
+}
+
+/// What a record says, beside its number and type.
+fn describe(entry: &Entry<'_>, guest: Option<&GuestCommands>, out: &mut impl Write) -> Result<(), DumpError> {
     match entry.record {
         Record::MmioWrite { offset, value, size } | Record::MmioRead { offset, value, size } => {
             let register = guest.map(|guest| guest.frontend.register_name(offset)).transpose()?.flatten();
@@ -161,7 +167,7 @@ fn line(entry: &Entry<'_>, guest: Option<&GuestCommands>, out: &mut impl Write) 
         Record::Unknown { kind } => write!(out, " type {kind}")?,
         Record::Reset | Record::End => {}
     }
-    Ok(writeln!(out)?)
+    Ok(())
 }
 
 /// A register's name in the manual, if it has one, and its offset.
