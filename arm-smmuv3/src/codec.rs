@@ -203,20 +203,20 @@ impl Codec for ArmCodec {
     }
 
     fn configuration(&self, command: &[u64]) -> Configuration {
-        let &[w0, w1, ..] = command else { return Configuration { first: 0, last: u32::MAX } };
+        let &[w0, w1, ..] = command else { return Configuration::entries(0, u32::MAX) };
         match Opcode::of(w0) {
             Opcode::CFGI_STE => {
                 let stream = CfgiSte::from_words([w0, w1]).stream_id();
-                Configuration { first: stream, last: stream }
+                Configuration::entries(stream, stream)
             }
             Opcode::CFGI_STE_RANGE => {
                 let command = CfgiSteRange::from_words([w0, w1]);
                 let below = (2u64 << command.range()) - 1;
                 let first = command.stream_id() & !(below as u32);
-                Configuration { first, last: first | below as u32 }
+                Configuration::entries(first, first | below as u32)
             }
             // Not a configuration command: the scope that cannot miss anything.
-            _ => Configuration { first: 0, last: u32::MAX },
+            _ => Configuration::entries(0, u32::MAX),
         }
     }
 

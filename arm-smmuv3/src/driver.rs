@@ -14,7 +14,7 @@ use crate::tables::{
 use std::collections::BTreeMap;
 use viommu_plugin::{
     Driver, DriverInfo, EntryKey, Hardware, HostEvent, HostInvalidation, QueueFault, QueueFaultKind, Refusal, Register,
-    RingGeometry,
+    RingGeometry, TranslationMode,
 };
 
 /// ID registers of the physical SMMU.
@@ -123,6 +123,8 @@ impl Driver for ArmDriver {
                 wrap_bit: 1,
                 error_mask: CmdqCons::new().with_err(0x7f).into_bits(),
                 error_register: 0,
+                error_bits: 0,
+                running_bits: 0,
             },
             // VMID 0 is left to streams without stage 2.
             first_tag: 1,
@@ -131,10 +133,14 @@ impl Driver for ArmDriver {
             page_log2: 12,
             ipa_bits: self.geometry.ipa_bits(),
             ats: idr0.ats().into(),
+            modes: TranslationMode::NESTED.bit(),
         }
     }
 
-    fn guest_registers(&self) -> Vec<Register> {
+    fn guest_registers(&self, mode: TranslationMode) -> Vec<Register> {
+        if mode != TranslationMode::NESTED {
+            return Vec::new();
+        }
         let host = &self.identity;
         let own = Features::default();
         let guest = Features {
@@ -171,9 +177,9 @@ impl Driver for ArmDriver {
         Ok(handle)
     }
 
-    fn stage2_map(&mut self, stage2: u32, ipa: u64, pa: u64, len: u64, write: bool) -> Result<(), Refusal> {
+    fn stage2_map(&mut self, stage2: u32, ipa: u64, pa: u64, len: u64, access: u32) -> Result<(), Refusal> {
         let table = self.stage2s.get_mut(&stage2).ok_or_else(|| no_stage2(stage2))?;
-        table.map(&*self.hardware, ipa, pa, len, write)
+        table.map(&*self.hardware, ipa, pa, len, access)
     }
 
     fn stage2_unmap(&mut self, stage2: u32, ipa: u64, len: u64) -> Result<(), Refusal> {
@@ -187,7 +193,8 @@ impl Driver for ArmDriver {
         }
     }
 
-    fn attach(&mut self, stream: u32, stage2: u32, key: &EntryKey) -> Result<(), Refusal> {
+    // The tag is the stage 2's VMID: what a guest's tables translate is told apart by its own ASIDs.
+    fn attach(&mut self, stream: u32, stage2: u32, _tag: u32, key: &EntryKey) -> Result<(), Refusal> {
         let target = physical_ste(key, self.stage2(stage2)?, self.host_ste());
         let (address, new) = self.streams.find_or_make(&*self.hardware, stream)?;
         self.write_ste(stream, address, !new, &target)

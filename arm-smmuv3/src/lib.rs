@@ -20,7 +20,7 @@
 //!     0x0000_0001_0000_0005, 0x0001, // CFGI_CD of StreamID 1
 //!     0x0000_0000_0000_2046, 0x0000, // SYNC
 //! ];
-//! let ids = HostIds { tag: 7, streams: &[NO_STREAM, 0x310] };
+//! let ids = HostIds { tag: 7, streams: &[NO_STREAM, 0x310], domains: &[] };
 //! let mut host = [0; 6];
 //! let done = codec.rewrite(&guest, Classes::NONE, ids, &mut host);
 //!

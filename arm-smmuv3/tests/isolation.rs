@@ -76,7 +76,7 @@ fn host_words_name_only_the_guests_own() {
             let streams: Vec<u32> = (0..random.below(12))
                 .map(|_| if random.below(3) == 0 { NO_STREAM } else { random.next() as u32 & 0xff_ffff })
                 .collect();
-            let ids = HostIds { tag: random.next() as u32 & 0xffff, streams: &streams };
+            let ids = HostIds { tag: random.next() as u32 & 0xffff, streams: &streams, domains: &[] };
             let guest: Vec<u64> = (0..random.below(9)).flat_map(|_| random.command()).collect();
             let mut out = vec![0xa5a5_a5a5_a5a5_a5a5; 2 * random.below(10) as usize];
             let before = Classes(random.below(8) as u32);
@@ -104,7 +104,7 @@ fn check_counts(done: &Rewritten, guest: &[u64], out: &[u64], context: &str) {
 #[test]
 fn a_device_cache_is_invalidated_only_after_synced_tlb_invalidations() {
     let codec = codec(true, 0);
-    let ids = HostIds { tag: 5, streams: &[7, NO_STREAM] };
+    let ids = HostIds { tag: 5, streams: &[7, NO_STREAM], domains: &[] };
     let (tlbi, atc, foreign) = ([0x12, 0x1001], [0x40, 52], [1 << 32 | 0x40, 52]);
     let mut out = [0; 8];
     let guest = [tlbi, atc, atc].concat();
@@ -122,7 +122,7 @@ fn a_device_cache_is_invalidated_only_after_synced_tlb_invalidations() {
 #[test]
 fn a_full_output_stops_before_the_command_that_does_not_fit() {
     let codec = codec(false, 0);
-    let ids = HostIds { tag: 5, streams: &[NO_STREAM] };
+    let ids = HostIds { tag: 5, streams: &[NO_STREAM], domains: &[] };
     let guest = [[0x10, 0], [0x01, 0], [0x10, 0]].concat();
     let done = codec.rewrite(&guest, Classes::NONE, ids, &mut [0; 2]);
     assert_eq!((done.taken, done.written, done.stop), (2, 1, Stop::ROOM));
@@ -139,7 +139,7 @@ fn scopes_of_configuration_commands() {
         ([0x04, 31], 0, u32::MAX),
         ([0x04 | 0xdead << 32, 31], 0, u32::MAX),
     ] {
-        assert_eq!(codec.configuration(&command), Configuration { first, last }, "{command:#x?}");
+        assert_eq!(codec.configuration(&command), Configuration::entries(first, last), "{command:#x?}");
     }
 }
 

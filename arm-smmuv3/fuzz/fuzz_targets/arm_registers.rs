@@ -112,7 +112,7 @@ fuzz_target!(|input: &[u8]| {
             8 => {
                 // Only a SYNC that the codec stops at comes this far.
                 let command = [0x46 | value & 0xffff_ffff_0fc0_3000, value.rotate_left(20)];
-                let ids = HostIds { tag: 1, streams: &[] };
+                let ids = HostIds { tag: 1, streams: &[], domains: &[] };
                 if codec.rewrite(&command, Classes::NONE, ids, &mut []).stop == Stop::SYNC {
                     let effects = frontend.sync_done(&command);
                     possible(&effects);

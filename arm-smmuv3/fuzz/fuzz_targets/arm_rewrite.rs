@@ -34,7 +34,7 @@ fuzz_target!(|input: &[u8]| {
     let guest: Vec<u64> = rest.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
     let guest = &guest[..guest.len() & !1];
     let streams = streams(count, seed);
-    let ids = HostIds { tag: u16::from_le_bytes([low, high]).into(), streams: &streams };
+    let ids = HostIds { tag: u16::from_le_bytes([low, high]).into(), streams: &streams, domains: &[] };
     let (before, room) = (Classes((before & 7).into()), usize::from(room) % 65);
     if let Err(wrong) = same(codec, table, guest, before, ids, room) {
         panic!("{wrong}");

@@ -3,16 +3,16 @@
 use crate::features::Features;
 use crate::spec::events::EventId;
 use crate::spec::ste::{Config, SteWord0, SteWord1};
-use viommu_plugin::{EntryKey, KeyKind};
+use viommu_plugin::{EntryKey, KeyKind, NO_DOMAIN};
 
 /// V, Config, S1Fmt, S1ContextPtr, S1CDMax: what a guest decides in word 0.
 pub(crate) const GUEST_WORD0: u64 = 0xf80f_ffff_ffff_ffff;
 /// S1DSS, S1CIR, S1COR, S1CSH, S1STALLD, EATS: what a guest decides in word 1.
 pub(crate) const GUEST_WORD1: u64 = 0x3800_00ff;
 
-const ABORT: EntryKey = EntryKey { kind: KeyKind::ABORT, event: 0, words: [0; 4] };
-const BAD_STE: EntryKey = EntryKey { kind: KeyKind::ABORT, event: EventId::C_BAD_STE.0 as u32, words: [0; 4] };
-const BYPASS: EntryKey = EntryKey { kind: KeyKind::BYPASS, event: 0, words: [0; 4] };
+const ABORT: EntryKey = EntryKey { kind: KeyKind::ABORT, event: 0, domain: NO_DOMAIN, reserved: 0, words: [0; 4] };
+const BAD_STE: EntryKey = EntryKey { event: EventId::C_BAD_STE.0 as u32, ..ABORT };
+const BYPASS: EntryKey = EntryKey { kind: KeyKind::BYPASS, event: 0, domain: NO_DOMAIN, reserved: 0, words: [0; 4] };
 
 /// The canonical key of an STE. Fields that the manual ignores in a configuration are ignored here; bits outside
 /// [`GUEST_WORD0`] and [`GUEST_WORD1`] are the host's to decide and drop out.
@@ -41,7 +41,8 @@ pub(super) fn key(features: &Features, ste: &[u64]) -> EntryKey {
     } else {
         allowed1 &= !SteWord1::new().with_eats(3).into_bits();
     }
-    EntryKey { kind: KeyKind::TRANSLATE, event: 0, words: [word0 & GUEST_WORD0, word1 & allowed1, 0, 0] }
+    let words = [word0 & GUEST_WORD0, word1 & allowed1, 0, 0];
+    EntryKey { kind: KeyKind::TRANSLATE, words, ..EntryKey::default() }
 }
 
 /// S1CDMax within IDR1.SSIDSIZE; with substreams, a CD table format and an S1DSS that exist.

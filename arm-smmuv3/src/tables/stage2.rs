@@ -95,7 +95,7 @@ impl Stage2 {
     ///
     /// # Errors
     /// EINVAL misaligned or beyond the address sizes, EEXIST part of it is mapped, ENOMEM.
-    pub fn map(&mut self, hardware: &dyn Hardware, ipa: u64, pa: u64, len: u64, write: bool) -> Result<(), Refusal> {
+    pub fn map(&mut self, hardware: &dyn Hardware, ipa: u64, pa: u64, len: u64, access: u32) -> Result<(), Refusal> {
         self.check(ipa, len)?;
         let output_end = pa.checked_add(len).filter(|&end| end <= 1 << address_bits(self.geometry.output_size));
         if output_end.is_none() || !pa.is_multiple_of(PAGE) {
@@ -109,7 +109,7 @@ impl Stage2 {
         while done < len {
             let (at, to) = (ipa + done, pa + done);
             let level = (1..=LAST).find(|&level| fits(at | to, len - done, level)).unwrap_or(LAST);
-            if let Err(refusal) = self.set_leaf(hardware, at, to, level, write) {
+            if let Err(refusal) = self.set_leaf(hardware, at, to, level, access) {
                 // Also takes out tables that were made for leaves that never came.
                 self.unmap(hardware, ipa, len)?;
                 return Err(refusal);
@@ -161,7 +161,7 @@ impl Stage2 {
         table + 8 * ((ipa >> shift(level)) & (entries - 1))
     }
 
-    fn set_leaf(&self, hardware: &dyn Hardware, ipa: u64, pa: u64, level: u32, write: bool) -> Result<(), Refusal> {
+    fn set_leaf(&self, hardware: &dyn Hardware, ipa: u64, pa: u64, level: u32, access: u32) -> Result<(), Refusal> {
         let mut table = self.root;
         for above in self.geometry.start..level {
             let entry = self.entry(table, above, ipa);
@@ -180,7 +180,7 @@ impl Stage2 {
             .with_valid(true)
             .with_table(level == LAST)
             .with_attr(attr)
-            .with_ap(Descriptor::S2AP_READ | if write { Descriptor::S2AP_WRITE } else { 0 })
+            .with_ap((access & 3) as u8)
             .with_sh(Descriptor::SH_INNER)
             .with_af(true)
             .with_address(pa >> 12);

@@ -8,6 +8,7 @@ use arm_smmuv3::frontend::ArmFrontend;
 use arm_smmuv3::spec::registers::offset;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use viommu_plugin::NO_DOMAIN;
 use viommu_plugin::{
     Actions, Classes, Codec, Driver, Effects, EntryKey, EventOwner, Frontend, GuestFault, GuestMemory, Hardware,
     HostIds, HostInvalidation, KeyKind, Lookup, Mode, NO_STREAM, QueueState, Register, Scope, Status, Stop, Unreadable,
@@ -17,8 +18,8 @@ use viommu_trace::{Header, Outcome, Record, Scan, Trace, Translation};
 /// Host streams are the guest's plus this.
 const STREAM_OFFSET: u32 = 0x4000;
 const TAG: u32 = 0x123;
-const ABORT: EntryKey = EntryKey { kind: KeyKind::ABORT, event: 0, words: [0; 4] };
-const BYPASS: EntryKey = EntryKey { kind: KeyKind::BYPASS, event: 0, words: [0; 4] };
+const ABORT: EntryKey = EntryKey { kind: KeyKind::ABORT, event: 0, domain: NO_DOMAIN, reserved: 0, words: [0; 4] };
+const BYPASS: EntryKey = EntryKey { kind: KeyKind::BYPASS, ..ABORT };
 
 /// The guest's memory: RAM at `gpa`, which is at `pa` of the machine.
 struct Ram<'a> {
@@ -59,7 +60,7 @@ impl<'a> Vm<'a> {
         let mut driver = ArmDriver::new(machine.boxed()).unwrap();
         let pa = machine.alloc(header.ram_size, 1 << 30).unwrap();
         let stage2 = driver.stage2_create(TAG).unwrap();
-        driver.stage2_map(stage2, header.ram_base, pa, header.ram_size, true).unwrap();
+        driver.stage2_map(stage2, header.ram_base, pa, header.ram_size, 3).unwrap();
         let mut vm = Self {
             ram: Ram { machine, gpa: header.ram_base, pa, len: header.ram_size },
             frontend: ArmFrontend::new(registers).unwrap(),
@@ -96,7 +97,7 @@ impl<'a> Vm<'a> {
                 },
                 _ => ABORT,
             };
-            self.driver.attach(host, self.stage2, &key).unwrap();
+            self.driver.attach(host, self.stage2, TAG, &key).unwrap();
         }
     }
 
@@ -122,7 +123,7 @@ impl<'a> Vm<'a> {
             self.ram.read(queue.base + 16 * u64::from(queue.head), &mut bytes).unwrap();
             let guest: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|&word| u64::from_le_bytes(word)).collect();
             let mut host = vec![0; guest.len()];
-            let ids = HostIds { tag: TAG, streams: &self.streams };
+            let ids = HostIds { tag: TAG, streams: &self.streams, domains: &[] };
             let done = self.codec.rewrite(&guest, Classes::NONE, ids, &mut host);
             let host = &host[..2 * done.written as usize];
             host.as_chunks::<2>().0.iter().for_each(|words| *self.issued.entry(words[0] as u8).or_default() += 1);

@@ -55,10 +55,10 @@ fn every_address_size_has_a_legal_start() {
         assert_eq!((geometry.ipa_bits(), geometry.t0sz(), geometry.sl0()), (bits, t0sz, sl0));
         assert_eq!((machine.allocated(), stage2.root() % root), (root, 0));
         let top = (1 << bits) - K4;
-        stage2.map(&machine, top, 0x1000, K4, true).unwrap();
+        stage2.map(&machine, top, 0x1000, K4, 3).unwrap();
         assert_eq!(walk(&machine, &stage2, top), Some((0x1000, true, 12)));
         assert_eq!(walk(&machine, &stage2, 0), None);
-        assert_eq!(stage2.map(&machine, top, 0x1000, 2 * K4, true).unwrap_err().errno, Refusal::EINVAL);
+        assert_eq!(stage2.map(&machine, top, 0x1000, 2 * K4, 3).unwrap_err().errno, Refusal::EINVAL);
         stage2.destroy(&machine);
         assert_eq!(machine.allocated(), 0);
     }
@@ -70,14 +70,14 @@ fn the_largest_blocks_that_fit() {
     let mut stage2 = tables(&machine, 4);
     // One page, then 2 MiB blocks, then 1 GiB, then 2 MiB, then a page.
     let (ipa, end) = (G1 - M2 - K4, 2 * G1 + M2 + K4);
-    stage2.map(&machine, ipa, ipa + 8 * G1, end - ipa, false).unwrap();
+    stage2.map(&machine, ipa, ipa + 8 * G1, end - ipa, 1).unwrap();
     for (at, leaf) in [(ipa, 12), (G1 - M2, 21), (G1, 30), (2 * G1 - 8, 30), (2 * G1, 21), (2 * G1 + M2, 12)] {
         assert_eq!(walk(&machine, &stage2, at), Some((at + 8 * G1, false, leaf)), "{at:#x}");
     }
     assert_eq!(walk(&machine, &stage2, ipa - 8), None);
     assert_eq!(walk(&machine, &stage2, end), None);
     // An output that is not aligned alike takes smaller leaves.
-    stage2.map(&machine, 4 * G1, K4, M2, true).unwrap();
+    stage2.map(&machine, 4 * G1, K4, M2, 3).unwrap();
     assert_eq!(walk(&machine, &stage2, 4 * G1), Some((K4, true, 12)));
 }
 
@@ -85,9 +85,9 @@ fn the_largest_blocks_that_fit() {
 fn what_is_mapped_is_not_mapped_again_and_blocks_are_not_cut() {
     let machine = Machine::new();
     let mut stage2 = tables(&machine, 4);
-    stage2.map(&machine, M2, M2, 2 * M2, true).unwrap();
+    stage2.map(&machine, M2, M2, 2 * M2, 3).unwrap();
     for (ipa, len) in [(M2, K4), (3 * M2 - K4, 2 * K4), (0, G1)] {
-        assert_eq!(stage2.map(&machine, ipa, 0, len, true).unwrap_err().errno, Refusal::EEXIST);
+        assert_eq!(stage2.map(&machine, ipa, 0, len, 3).unwrap_err().errno, Refusal::EEXIST);
     }
     for (ipa, len) in [(M2 + K4, K4), (M2, M2 + K4), (0, M2 + K4), (3 * M2 - K4, G1)] {
         assert_eq!(stage2.unmap(&machine, ipa, len).unwrap_err().errno, Refusal::EINVAL);
@@ -114,7 +114,7 @@ fn misuse_is_refused() {
         (0, 0, u64::MAX - 4095),
     ] {
         assert_eq!(
-            stage2.map(&machine, ipa, pa, len, true).unwrap_err().errno,
+            stage2.map(&machine, ipa, pa, len, 3).unwrap_err().errno,
             Refusal::EINVAL,
             "{ipa:#x} {pa:#x} {len:#x}"
         );
@@ -127,15 +127,15 @@ fn tables_are_freed_when_empty_but_not_before_the_caller_invalidated() {
     let machine = Machine::new();
     let mut stage2 = tables(&machine, 4);
     let empty = machine.allocated();
-    stage2.map(&machine, 0, 0, 4 * K4, true).unwrap();
-    stage2.map(&machine, 9 * G1, 0, K4, true).unwrap();
+    stage2.map(&machine, 0, 0, 4 * K4, 3).unwrap();
+    stage2.map(&machine, 9 * G1, 0, K4, 3).unwrap();
     let full = machine.allocated();
     stage2.unmap(&machine, 0, 4 * K4).unwrap();
     assert_eq!(machine.allocated(), full, "the hardware may still hold the addresses of the tables");
     stage2.unmap(&machine, 9 * G1, K4).unwrap();
     assert!(machine.allocated() < full);
     // A block may take the place of the tables.
-    stage2.map(&machine, 0, 0, G1, true).unwrap();
+    stage2.map(&machine, 0, 0, G1, 3).unwrap();
     assert_eq!(machine.allocated(), empty + K4, "root and one level-1 table");
     stage2.destroy(&machine);
     assert_eq!(machine.allocated(), 0);
@@ -146,9 +146,9 @@ fn no_memory_leaves_everything_as_it_was() {
     for allocations in 0.. {
         let machine = Machine::new();
         let mut stage2 = tables(&machine, 4);
-        stage2.map(&machine, 0, 0, K4, true).unwrap();
+        stage2.map(&machine, 0, 0, K4, 3).unwrap();
         machine.fail_allocation_after(Some(allocations));
-        let result = stage2.map(&machine, G1 - K4, 0, 2 * K4 + M2, true);
+        let result = stage2.map(&machine, G1 - K4, 0, 2 * K4 + M2, 3);
         machine.fail_allocation_after(None);
         let Err(refusal) = result else {
             assert!(allocations > 1);
@@ -158,7 +158,7 @@ fn no_memory_leaves_everything_as_it_was() {
         for at in [G1 - K4, G1, G1 + M2] {
             assert_eq!(walk(&machine, &stage2, at), None);
         }
-        stage2.map(&machine, G1 - K4, 0, 2 * K4 + M2, true).unwrap();
+        stage2.map(&machine, G1 - K4, 0, 2 * K4 + M2, 3).unwrap();
         assert_eq!(walk(&machine, &stage2, 0), Some((0, true, 12)));
         stage2.destroy(&machine);
         assert_eq!(machine.allocated(), 0);
@@ -185,7 +185,7 @@ fn random_maps_and_unmaps_agree_with_a_plain_map() {
             if below(2) == 0 {
                 let (to, write) = (first + 512 * below(9), below(2) == 0);
                 let taken = plain.range(first..first + pages).next().is_some();
-                let result = stage2.map(&machine, ipa, to * K4, len, write);
+                let result = stage2.map(&machine, ipa, to * K4, len, 1 | u32::from(write) << 1);
                 assert_eq!(result.is_err(), taken, "seed {seed} step {step}");
                 if !taken {
                     plain.extend((0..pages).map(|page| (first + page, (to + page, write))));

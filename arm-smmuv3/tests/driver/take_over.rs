@@ -4,6 +4,7 @@ use crate::machine::Machine;
 use arm_smmuv3::ArmSmmuv3;
 use arm_smmuv3::driver::ArmDriver;
 use arm_smmuv3::spec::registers::offset;
+use viommu_plugin::TranslationMode;
 use viommu_plugin::{Driver, Hardware, QueueFaultKind, Refusal, Register, Status, Vendor};
 
 fn id(offset: u64, value: u64) -> Register {
@@ -110,7 +111,7 @@ fn hardware_that_does_not_answer_is_given_up() {
 fn what_a_guest_may_be_shown_is_accepted_and_has_no_stage_2() {
     let machine = Machine::new();
     let driver = ArmDriver::new(machine.boxed()).unwrap();
-    let registers = driver.guest_registers();
+    let registers = driver.guest_registers(TranslationMode::NESTED);
     ArmSmmuv3::frontend(&registers).unwrap();
     ArmSmmuv3::codec(&registers).unwrap();
     let idr0 = registers.iter().find(|register| register.offset == offset::IDR0).unwrap().value;

@@ -307,7 +307,7 @@ fn parse() {
     let codec = codec();
     for golden in GOLDEN {
         let command: [u64; 2] = words(&golden.bytes);
-        let ids = HostIds { tag: TAG, streams: &STREAMS };
+        let ids = HostIds { tag: TAG, streams: &STREAMS, domains: &[] };
         let done = codec.rewrite(&command, Classes::NONE, ids, &mut [0; 2]);
         let counts = (done.taken, done.written, done.hints, done.local_stream);
         let (expected, stop, fault) = match golden.becomes {
@@ -326,7 +326,7 @@ fn parse() {
 #[test]
 fn emit() {
     for golden in GOLDEN {
-        let ids = HostIds { tag: TAG, streams: &STREAMS };
+        let ids = HostIds { tag: TAG, streams: &STREAMS, domains: &[] };
         let mut out = untouched::<4>();
         codec().rewrite(&words::<16, 2>(&golden.bytes), Classes::NONE, ids, &mut out);
         let mut expected = untouched::<4>();

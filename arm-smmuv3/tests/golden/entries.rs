@@ -6,7 +6,7 @@ use arm_smmuv3::spec::cd::{CdTtb, CdWord0, L1Cd};
 use arm_smmuv3::spec::registers::offset;
 use arm_smmuv3::spec::ste::{L1StreamTable, SteWord0, SteWord1};
 use arm_smmuv3::tables::{Geometry, HostSte, Stage2, physical_ste};
-use viommu_plugin::{Codec, EntryKey, Hardware, KeyKind, Refusal, Register, Unreadable};
+use viommu_plugin::{Codec, EntryKey, Hardware, KeyKind, NO_DOMAIN, Refusal, Register, Unreadable};
 
 struct Golden {
     section: &'static str,
@@ -19,10 +19,10 @@ struct Golden {
     physical: [u64; 4],
 }
 
-const TRANSLATE: EntryKey = EntryKey { kind: KeyKind::TRANSLATE, event: 0, words: [0; 4] };
-const ABORT: EntryKey = EntryKey { kind: KeyKind::ABORT, event: 0, words: [0; 4] };
-const BAD_STE: EntryKey = EntryKey { kind: KeyKind::ABORT, event: 4, words: [0; 4] };
-const BYPASS: EntryKey = EntryKey { kind: KeyKind::BYPASS, event: 0, words: [0; 4] };
+const TRANSLATE: EntryKey = EntryKey { kind: KeyKind::TRANSLATE, ..ABORT };
+const ABORT: EntryKey = EntryKey { kind: KeyKind::ABORT, event: 0, domain: NO_DOMAIN, reserved: 0, words: [0; 4] };
+const BAD_STE: EntryKey = EntryKey { event: 4, ..ABORT };
+const BYPASS: EntryKey = EntryKey { kind: KeyKind::BYPASS, ..ABORT };
 
 /// Stage 2 of VMID 0x42 with a root at 0x8000_0000: 44-bit addresses from level 0, write-back inner shareable walks.
 const S2_WORD2: u64 = 0x42 | 20 << 32 | 2 << 38 | 1 << 40 | 1 << 42 | 3 << 44 | 4 << 48 | 1 << 51 | 1 << 54 | 1 << 58;

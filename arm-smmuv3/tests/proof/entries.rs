@@ -40,7 +40,7 @@ fn what_is_the_hosts_stays_the_hosts() {
         for (base, kind) in [[0; 4], [u64::MAX; 4]].into_iter().flat_map(|base| (0..5).map(move |kind| (base, kind))) {
             judged += proof::flips(&base, |words| {
                 let words = [words[0], words[1], words[2], words[3]];
-                let key = EntryKey { kind: KeyKind(kind), event: 0, words };
+                let key = EntryKey { kind: KeyKind(kind), words, ..EntryKey::default() };
                 owned.check(&key, &physical_ste(&key, &made, host))
             })
             .unwrap_or_else(|wrong| panic!("{wrong}"));
@@ -53,7 +53,8 @@ fn what_is_the_hosts_stays_the_hosts() {
 fn an_entry_with_one_foreign_bit_is_noticed() {
     let host = HostSte { ats: true, fwb: true, stalls: true, attr_types_ovr: true };
     let (owned, made) = (Owned { stage2: STAGE2, host }, STAGE2.make());
-    let key = EntryKey { kind: KeyKind::TRANSLATE, event: 0, words: [0x4321_100b, 0x1000_00ec, 0, 0] };
+    let words = [0x4321_100b, 0x1000_00ec, 0, 0];
+    let key = EntryKey { kind: KeyKind::TRANSLATE, words, ..EntryKey::default() };
     let ste = physical_ste(&key, &made, host);
     owned.check(&key, &ste).unwrap();
     for bit in 0..512 {

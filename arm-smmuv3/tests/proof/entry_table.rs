@@ -15,13 +15,13 @@ pub(crate) fn entries(shown: Shown) -> EntryTable {
     let (v, config, format) = (Field::bit(0), Field::new(1, 3), Field::new(4, 5));
     let (cd_max, dss, eats) = (Field::new(59, 63), Field::new(64, 65), Field::new(64 + 28, 64 + 29));
     let key = move |ste: &[u64]| {
-        let abort = |event| EntryKey { kind: KeyKind::ABORT, event, words: [0; 4] };
+        let abort = |event| EntryKey { event, ..EntryKey::default() };
         // C_BAD_STE is event 0x04.
         let (bad, aborts) = (abort(4), abort(0));
         match (v.get(ste), config.get(ste)) {
             (0, _) => return bad,
             (_, 0..=3) => return aborts,
-            (_, 4) => return EntryKey { kind: KeyKind::BYPASS, event: 0, words: [0; 4] },
+            (_, 4) => return EntryKey { kind: KeyKind::BYPASS, ..EntryKey::default() },
             (_, 5) => {}
             // Stage 2 is the host's.
             _ => return bad,
@@ -33,7 +33,8 @@ pub(crate) fn entries(shown: Shown) -> EntryTable {
             return bad;
         }
         let guest1 = if shown.ats { GUEST1 } else { GUEST1 & !eats.mask() };
-        EntryKey { kind: KeyKind::TRANSLATE, event: 0, words: [ste[0] & GUEST0, ste[1] & guest1, 0, 0] }
+        let words = [ste[0] & GUEST0, ste[1] & guest1, 0, 0];
+        EntryKey { kind: KeyKind::TRANSLATE, words, ..EntryKey::default() }
     };
     let ste = |word0: u64, word1: u64| vec![word0, word1, 0, 0, 0, 0, 0, 0];
     EntryTable {

@@ -92,7 +92,7 @@ impl Codec for Mutant {
             Wrong::NoOrder => before = Classes(before.0 & !Classes::TLB.0),
             _ => {}
         }
-        let done = self.right.rewrite(&given, before, HostIds { tag, streams: &streams }, out);
+        let done = self.right.rewrite(&given, before, HostIds { tag, streams: &streams, domains: &[] }, out);
         for (command, words) in
             guest.as_chunks::<2>().0.iter().zip(out.as_chunks_mut::<2>().0).take(done.written as usize)
         {

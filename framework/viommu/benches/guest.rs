@@ -8,7 +8,7 @@ use viommu::backend::direct::{
     Direct, DirectOptions, Hardware, InterruptHandler, ModelHardware, ModelMode, PhysicalMemory,
 };
 use viommu::backend::{Objects, Owner};
-use viommu::pipeline::{NoInterrupts, Pipeline, PipelineParts, Shard, ShardMode, ShardParts};
+use viommu::pipeline::{GuestIds, NoInterrupts, Pipeline, PipelineParts, Shard, ShardMode, ShardParts};
 use viommu::plugin::{ModelConfig, NO_STREAM, RingGeometry};
 use viommu::seams::{MonotonicClock, OsThreads};
 use viommu::vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -73,7 +73,6 @@ pub(crate) struct Guest {
     producer: u32,
     /// Producer index after each recorded doorbell.
     stops: Vec<u32>,
-    _backend: Arc<Direct>,
 }
 
 impl Guest {
@@ -112,17 +111,18 @@ impl Guest {
             codec: plugin.codec(&[]).expect("codec"),
             memory: memory.clone(),
             shard,
+            backend,
             interrupts: Arc::new(NoInterrupts),
             on_configuration: Box::new(|request| panic!("no configuration here: {request:?}")),
             tap: None,
         });
         let mut streams = vec![NO_STREAM; 0x400];
         (0u32..).zip(&mut streams).for_each(|(virt_id, stream)| *stream = 0x400 + virt_id);
-        pipeline.publish(streams);
+        pipeline.publish(GuestIds { streams, domains: Vec::new() });
         let write = |offset, size, value| pipeline.mmio_write(offset, size, value).expect("register write");
         write(CMDQ_BASE, 8, QUEUE | u64::from(queue_log2));
         write(CR0, 4, CR0_CMDQEN);
-        Self { pipeline, memory, queue_log2, batch: 0, producer: 0, stops: Vec::new(), _backend: backend }
+        Self { pipeline, memory, queue_log2, batch: 0, producer: 0, stops: Vec::new() }
     }
 
     /// A guest that sends `batch - 1` equal TLBIs and a SYNC, again and again.

@@ -91,7 +91,7 @@ fn an_attach_that_a_device_does_not_answer_fails_and_changes_nothing() {
     let guest = m.guest(0);
     now(m.direct.attach(guest.device, guest.viommu.bypass)).unwrap();
     m.model.atc_unresponsive(guest.stream, true).unwrap();
-    let hwpt = now(m.direct.nested_hwpt_alloc(guest.viommu.id, &m.translate_key())).unwrap();
+    let hwpt = now(m.direct.nested_hwpt_alloc(guest.viommu.id, &m.translate_key())).unwrap().id;
     now(m.direct.attach(guest.device, hwpt)).unwrap_err();
     assert_eq!(m.dma(&guest, RAM).output, guest.host, "still bypass");
     now(m.direct.destroy(hwpt)).expect("nothing is on it");

@@ -99,7 +99,7 @@ fn the_same_thing_exists_once() {
 fn a_translating_hwpt_takes_only_devices_that_the_guest_can_name() {
     let m = Machine::new();
     let (guest, other) = (m.guest(0), m.guest(1));
-    let hwpt = now(m.direct.nested_hwpt_alloc(guest.viommu.id, &m.translate_key())).unwrap();
+    let hwpt = now(m.direct.nested_hwpt_alloc(guest.viommu.id, &m.translate_key())).unwrap().id;
     assert_eq!(now(m.direct.attach(other.device, hwpt)).unwrap_err().errno(), ENOENT, "named to another guest");
     let unnamed = now(m.direct.device_bind(0x999)).unwrap();
     assert_eq!(now(m.direct.attach(unnamed, hwpt)).unwrap_err().errno(), ENOENT);
@@ -206,7 +206,7 @@ fn a_stream_that_is_attached_to_nothing_aborts() {
     now(m.direct.detach(guest.device)).expect("detached already");
     assert_eq!(m.dma(&guest, RAM).status, Status::ABORT);
     let key = EntryKey { kind: KeyKind(77), ..Default::default() };
-    let unknown = now(m.direct.nested_hwpt_alloc(guest.viommu.id, &key)).unwrap();
+    let unknown = now(m.direct.nested_hwpt_alloc(guest.viommu.id, &key)).unwrap().id;
     now(m.direct.attach(guest.device, unknown)).unwrap();
     assert_eq!(m.dma(&guest, RAM).status, Status::ABORT, "a kind of entry that nobody knows");
 }

@@ -50,7 +50,7 @@ fn runs(samples: &Samples, count: usize) -> Vec<Vec<&[u64]>> {
 pub(crate) fn takes_prefix(plugin: &Plugin, samples: &Samples) -> Checked {
     let codec = codec(plugin, samples)?;
     let streams = some_streams();
-    let ids = HostIds { tag: 3, streams: &streams };
+    let ids = HostIds { tag: 3, streams: &streams, domains: &[] };
     for run in runs(samples, 400) {
         let (whole, words) = rewrite(plugin, &codec, &run.concat(), Classes::NONE, ids)?;
         let (mut sum, mut single) = (Rewritten::default(), Vec::new());
@@ -64,6 +64,8 @@ pub(crate) fn takes_prefix(plugin: &Plugin, samples: &Samples) -> Checked {
                 fault: one.fault,
                 classes: sum.classes.with(one.classes),
                 local_stream: sum.local_stream + one.local_stream,
+                local_domain: sum.local_domain + one.local_domain,
+                reserved: 0,
                 hints: sum.hints + one.hints,
                 tlb: sum.tlb + one.tlb,
                 config: sum.config + one.config,
@@ -89,7 +91,8 @@ pub(crate) fn unknown_opcode_is_fault(plugin: &Plugin, samples: &Samples) -> Che
             continue;
         }
         unknown += 1;
-        let (done, _) = rewrite(plugin, &codec, &command, Classes::NONE, HostIds { tag: 1, streams: &streams })?;
+        let (done, _) =
+            rewrite(plugin, &codec, &command, Classes::NONE, HostIds { tag: 1, streams: &streams, domains: &[] })?;
         ensure!(done.stop == Stop::FAULT && done.taken == 0, "{command:x?} has no opcode, yet {done:?}");
     }
     if unknown == 0 { Err(Verdict::Skipped("every opcode tried has a name")) } else { Ok(()) }
@@ -99,7 +102,7 @@ pub(crate) fn never_writes_past_out(plugin: &Plugin, samples: &Samples) -> Check
     let codec = codec(plugin, samples)?;
     let words = plugin.info().command_words;
     let streams = some_streams();
-    let ids = HostIds { tag: 1, streams: &streams };
+    let ids = HostIds { tag: 1, streams: &streams, domains: &[] };
     for run in runs(samples, 100) {
         let guest = run.concat();
         let (most, _) = rewrite(plugin, &codec, &guest, Classes::NONE, ids)?;
@@ -129,7 +132,7 @@ pub(crate) fn names_only_given_ids(plugin: &Plugin, samples: &Samples) -> Checke
     let ids = (0..8).map(|bit| 1 << bit).chain([0x03, 0x55, 0xaa, 0xff]);
     for command in &samples.commands {
         let zeros = vec![0; STREAMS];
-        let plain = HostIds { tag: 0, streams: &zeros };
+        let plain = HostIds { tag: 0, streams: &zeros, domains: &[] };
         let (done, base) = rewrite(plugin, &codec, command, Classes::NONE, plain)?;
         if done.taken == 0 || done.written == 0 {
             continue;
@@ -137,14 +140,16 @@ pub(crate) fn names_only_given_ids(plugin: &Plugin, samples: &Samples) -> Checke
         let differ = |other: &[u64]| base.iter().zip(other).map(|(a, b)| a ^ b).collect::<Vec<u64>>();
         let (mut tags, mut streams) = (Vec::new(), Vec::new());
         for id in ids.clone() {
-            let (_, out) = rewrite(plugin, &codec, command, Classes::NONE, HostIds { tag: id, streams: &zeros })?;
+            let (_, out) =
+                rewrite(plugin, &codec, command, Classes::NONE, HostIds { tag: id, streams: &zeros, domains: &[] })?;
             if id == 1 {
                 tags = differ(&out);
             }
             ensure!(differ(&out) == placed(&tags, id), "{command:x?} for tag {id:#x}: {out:x?}, for tag 0: {base:x?}");
 
             table.fill(id);
-            let (_, out) = rewrite(plugin, &codec, command, Classes::NONE, HostIds { tag: 0, streams: &table })?;
+            let (_, out) =
+                rewrite(plugin, &codec, command, Classes::NONE, HostIds { tag: 0, streams: &table, domains: &[] })?;
             if id == 1 {
                 streams = differ(&out);
             }
@@ -157,7 +162,8 @@ pub(crate) fn names_only_given_ids(plugin: &Plugin, samples: &Samples) -> Checke
         named += 1;
 
         // Only the table says which streams there are: without one, nothing that names a stream goes out.
-        let (done, _) = rewrite(plugin, &codec, command, Classes::NONE, HostIds { tag: 0, streams: &[] })?;
+        let (done, _) =
+            rewrite(plugin, &codec, command, Classes::NONE, HostIds { tag: 0, streams: &[], domains: &[] })?;
         let local = done.taken == 1 && done.written == 0 && done.local_stream == 1;
         ensure!(has_stream == local, "{command:x?}: names a stream: {has_stream}; without any stream: {done:?}");
     }
@@ -169,7 +175,7 @@ pub(crate) fn is_pure(plugin: &Plugin, samples: &Samples) -> Checked {
     let streams = some_streams();
     let runs = runs(samples, 50);
     let transcript = || -> Result<Vec<_>, CallError> {
-        let ids = HostIds { tag: 9, streams: &streams };
+        let ids = HostIds { tag: 9, streams: &streams, domains: &[] };
         runs.iter().map(|run| rewrite(plugin, &codec, &run.concat(), Classes::ATC, ids)).collect()
     };
     let first = transcript()?;

@@ -5,12 +5,12 @@ use crate::machine::Machine;
 use crate::random::Random;
 use crate::{Samples, Verdict};
 use viommu_plugin::{
-    Answer, EntryKey, Hardware, HostInvalidation, KeyKind, ModelConfig, ModelHost, QueueFaultKind, Refusal, Request,
-    Scope, Status, Unreadable,
+    Answer, EntryKey, Hardware, HostInvalidation, KeyKind, ModelConfig, ModelHost, NO_DOMAIN, QueueFaultKind, Refusal,
+    Request, Scope, Status, TranslationMode, Unreadable,
 };
 use viommu_plugin_host::{CallError, Plugin};
 
-const BYPASS: EntryKey = EntryKey { kind: KeyKind::BYPASS, event: 0, words: [0; 4] };
+const BYPASS: EntryKey = EntryKey { kind: KeyKind::BYPASS, event: 0, domain: NO_DOMAIN, reserved: 0, words: [0; 4] };
 const STREAM: u32 = 3;
 const IPA: u64 = 0x4000_0000;
 const LEN: u64 = 0x20_0000;
@@ -25,8 +25,8 @@ fn attached(plugin: &Plugin, samples: &Samples, write: bool) -> Checked<(Machine
     let tag = machine.driver.info()?.first_tag;
     let pa = machine.board.memory.alloc(LEN, LEN).map_err(|refusal| Verdict::Failed(refusal.text))?;
     let stage2 = machine.driver.stage2_create(tag)?;
-    machine.driver.stage2_map(stage2, IPA, pa, LEN, write)?;
-    machine.driver.attach(STREAM, stage2, &BYPASS)?;
+    machine.driver.stage2_map(stage2, IPA, pa, LEN, 1 | u32::from(write) << 1)?;
+    machine.driver.attach(STREAM, stage2, tag, &BYPASS)?;
     Ok((machine, stage2, pa))
 }
 
@@ -38,10 +38,20 @@ pub(crate) fn on_own_model(plugin: &Plugin, samples: &Samples) -> Checked {
         ensure!(stopped(&answer), "stream {stream} is not stopped after creation: {answer:?}");
     }
     ensure!(machine.driver.queue_fault()?.is_none(), "the queue is stopped after creation");
-    let registers = machine.driver.guest_registers()?;
-    if plugin.info().parts.contains(&"frontend") {
-        plugin.frontend(&registers)?;
-        plugin.codec(&registers)?;
+    let modes = machine.driver.info()?.modes;
+    for mode in [TranslationMode::NESTED, TranslationMode::SHADOW] {
+        let registers = machine.driver.guest_registers(mode)?;
+        if modes & mode.bit() == 0 {
+            ensure!(
+                registers.is_empty(),
+                "guests are shown {registers:x?} in a mode that is not offered: {}",
+                mode.name()
+            );
+        } else if plugin.info().parts.contains(&"frontend") {
+            plugin.frontend(&registers)?;
+            let served = plugin.codec(&registers)?.mode()?;
+            ensure!(served == mode, "a guest to be {} is {}", mode.name(), served.name());
+        }
     }
     Ok(())
 }
@@ -130,15 +140,15 @@ pub(crate) fn refuses_nonsense(plugin: &Plugin, samples: &Samples) -> Checked {
     let beyond = if info.ipa_bits < 64 { 1 << info.ipa_bits } else { !0xfff };
     let driver = &mut machine.driver;
     let outcomes = [
-        ("a misaligned address mapped", driver.stage2_map(stage2, IPA * 2 + 1, pa, LEN, true)),
-        ("a misaligned target mapped", driver.stage2_map(stage2, IPA * 2, pa + 1, LEN, true)),
-        ("nothing mapped", driver.stage2_map(stage2, IPA * 2, pa, 0, true)),
-        ("an address beyond the size mapped", driver.stage2_map(stage2, beyond, pa, LEN, true)),
-        ("a range past the end mapped", driver.stage2_map(stage2, IPA * 2, pa, !0xfff, true)),
-        ("what is mapped mapped again", driver.stage2_map(stage2, IPA, pa, LEN, true)),
-        ("an unknown stage 2 mapped", driver.stage2_map(stage2 + 77, IPA, pa, LEN, true)),
-        ("an unknown stage 2 attached", driver.attach(STREAM + 1, stage2 + 77, &BYPASS)),
-        ("a stream beyond the table attached", driver.attach(info.streams, stage2, &BYPASS)),
+        ("a misaligned address mapped", driver.stage2_map(stage2, IPA * 2 + 1, pa, LEN, 3)),
+        ("a misaligned target mapped", driver.stage2_map(stage2, IPA * 2, pa + 1, LEN, 3)),
+        ("nothing mapped", driver.stage2_map(stage2, IPA * 2, pa, 0, 3)),
+        ("an address beyond the size mapped", driver.stage2_map(stage2, beyond, pa, LEN, 3)),
+        ("a range past the end mapped", driver.stage2_map(stage2, IPA * 2, pa, !0xfff, 3)),
+        ("what is mapped mapped again", driver.stage2_map(stage2, IPA, pa, LEN, 3)),
+        ("an unknown stage 2 mapped", driver.stage2_map(stage2 + 77, IPA, pa, LEN, 3)),
+        ("an unknown stage 2 attached", driver.attach(STREAM + 1, stage2 + 77, info.first_tag, &BYPASS)),
+        ("a stream beyond the table attached", driver.attach(info.streams, stage2, info.first_tag, &BYPASS)),
         ("a stream beyond the table detached", driver.detach(u32::MAX)),
     ];
     for (what, outcome) in outcomes {
@@ -160,7 +170,7 @@ pub(crate) fn frees_memory(plugin: &Plugin, samples: &Samples) -> Checked {
     for round in 0..8 {
         let stage2 = machine.driver.stage2_create(tag)?;
         for index in 0..16 {
-            machine.driver.stage2_map(stage2, IPA + index * 0x1000, IPA + round * 0x1000, 0x1000, true)?;
+            machine.driver.stage2_map(stage2, IPA + index * 0x1000, IPA + round * 0x1000, 0x1000, 3)?;
         }
         machine.driver.stage2_destroy(stage2)?;
         let now = machine.board.memory.allocated();

@@ -4,7 +4,7 @@ use crate::Verdict;
 use crate::machine::Machine;
 use crate::random::Random;
 use std::collections::BTreeSet;
-use viommu_plugin::{Register, Stop};
+use viommu_plugin::{Register, Stop, TranslationMode};
 use viommu_plugin_host::{Codec, Plugin};
 
 /// Registers, commands and entries to feed a plugin.
@@ -39,7 +39,10 @@ impl Samples {
         let parts = &plugin.info().parts;
         let mut samples = Self { hardware: more.to_vec(), seed, ..Self::default() };
         if parts.contains(&"driver") && parts.contains(&"model") {
-            samples.registers = Machine::new(plugin, &[])?.driver.guest_registers()?;
+            let driver = Machine::new(plugin, &[])?.driver;
+            let nested = driver.info()?.modes & TranslationMode::NESTED.bit() != 0;
+            let mode = if nested { TranslationMode::NESTED } else { TranslationMode::SHADOW };
+            samples.registers = driver.guest_registers(mode)?;
         }
         samples.registers.extend(more);
         if parts.contains(&"codec") {
@@ -94,7 +97,7 @@ fn commands(plugin: &Plugin, codec: &Codec, seed: u64) -> Result<Vec<Vec<u64>>, 
                     command[random.below(words)] |= random.sparse();
                 }
                 let same = codec.opcode(&command)? == opcode;
-                let ids = viommu_plugin::HostIds { tag: 1, streams: &[] };
+                let ids = viommu_plugin::HostIds { tag: 1, streams: &[], domains: &[] };
                 let done = codec.rewrite(&command, Default::default(), ids, &mut vec![0; 8 * words])?;
                 if same && kept < 32 && (done.stop != Stop::FAULT || random.below(16) == 0) {
                     kept += 1;

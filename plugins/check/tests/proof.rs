@@ -26,7 +26,7 @@ fn commands() -> CommandTable {
 /// Its table entries: valid in bit 0, bypass in bit 1, an offset in word 1, and nothing else.
 fn entries() -> EntryTable {
     let key = |entry: &[u64]| {
-        let key = |kind, event, words| EntryKey { kind, event, words };
+        let key = |kind, event, words| EntryKey { kind, event, words, ..EntryKey::default() };
         let legal = entry[0] <= 3 && entry[2..] == [0, 0];
         match entry[0] & 3 {
             0 | 2 => key(KeyKind::ABORT, 0, [0; 4]),

@@ -3,8 +3,9 @@
 //! Values from open sets that this host does not know become the safest one known.
 
 use viommu_plugin::{
-    Answer, Classes, Configuration, DriverInfo, Effects, EntryKey, EventOwner, GuestFault, GuestQueue, HostEvent,
-    KeyKind, Lookup, Mode, QueueFault, QueueFaultKind, QueueState, Rewritten, Status, Stop,
+    Answer, Classes, Configuration, DriverInfo, Effects, EntryKey, EventOwner, GuestFault, GuestMapping, GuestQueue,
+    HostEvent, KeyKind, Lookup, Mode, NO_DOMAIN, QueueFault, QueueFaultKind, QueueState, Rewritten, ShadowRange,
+    Status, Stop, TranslationMode, Walked,
 };
 
 type Checked<T> = Result<T, &'static str>;
@@ -12,6 +13,8 @@ type Checked<T> = Result<T, &'static str>;
 /// Host commands that one guest command may become at most, before "no room" in an empty buffer of that size is taken
 /// for a plugin that would never get on.
 const EXPANSION_MAX: usize = 8;
+/// Domains that a guest can number: 16 bits on every IOMMU there is.
+const DOMAINS: u32 = 1 << 16;
 
 fn check<T>(right: bool, value: T, what: &'static str) -> Checked<T> {
     if right { Ok(value) } else { Err(what) }
@@ -23,7 +26,7 @@ pub(crate) fn rewritten(mut answer: Rewritten, given: usize, room: usize, before
     let (taken, written) = (answer.taken as usize, answer.written as usize);
     check(taken <= given, (), "more commands taken than given")?;
     check(written <= room, (), "more commands written than there is room")?;
-    let local = u64::from(answer.local_stream) + u64::from(answer.hints);
+    let local = u64::from(answer.local_stream) + u64::from(answer.local_domain) + u64::from(answer.hints);
     check(local <= u64::from(answer.taken), (), "more local commands than taken")?;
     let classes = u64::from(answer.tlb) + u64::from(answer.config) + u64::from(answer.atc);
     check(classes <= u64::from(answer.written), (), "more commands by class than written")?;
@@ -35,7 +38,7 @@ pub(crate) fn rewritten(mut answer: Rewritten, given: usize, room: usize, before
     }
     check(taken < given, (), "stopped at a command beyond the last")?;
     match answer.stop {
-        Stop::SYNC | Stop::CONFIGURATION => {}
+        Stop::SYNC | Stop::CONFIGURATION | Stop::SHADOW => {}
         Stop::ORDER => {
             let progress = taken > 0 || before != Classes::NONE;
             check(progress, (), "asked for a SYNC with nothing to wait for")?;
@@ -55,15 +58,45 @@ pub(crate) fn rewritten(mut answer: Rewritten, given: usize, room: usize, before
 }
 
 pub(crate) fn configuration(scope: Configuration) -> Checked<Configuration> {
-    check(scope.first <= scope.last, scope, "last ID before the first")
+    let says_something = scope.first <= scope.last || scope.flush == 1;
+    check(says_something && scope.flush <= 1, scope, "last ID before the first, and nothing to forget")
+}
+
+pub(crate) fn translation_mode(mode: u64) -> Checked<TranslationMode> {
+    let known = [TranslationMode::NESTED, TranslationMode::SHADOW];
+    known.into_iter().find(|known| u64::from(known.0) == mode).ok_or("a mode of unknown number")
+}
+
+pub(crate) fn shadow_range(range: ShadowRange) -> Checked<ShadowRange> {
+    check(range.all_domains <= 1, (), "neither one domain nor all")?;
+    check(range.first <= range.last, range, "last address before the first")
+}
+
+/// A walk of `first..=last` that wrote to `out`: leaves ascend without overlapping, each is a power of two in size and
+/// aligned to it, and each maps some of the range. A walk that goes on does so further on.
+pub(crate) fn walked(walked: Walked, first: u64, last: u64, out: &[GuestMapping]) -> Checked<Walked> {
+    let written = out.get(..walked.written as usize).ok_or("more leaves than there is room")?;
+    let mut free = 0;
+    for leaf in written {
+        let sized = leaf.length.is_power_of_two() && leaf.length >= 0x1000;
+        check(sized && leaf.iova % leaf.length == 0 && leaf.gpa % 0x1000 == 0, (), "a leaf of impossible size")?;
+        let end = leaf.iova + (leaf.length - 1);
+        check(leaf.gpa.checked_add(leaf.length - 1).is_some(), (), "a leaf beyond the address space")?;
+        check(leaf.iova >= free && leaf.iova <= last && end >= first, (), "a leaf out of order or out of range")?;
+        check((1..=3).contains(&leaf.permissions), (), "a leaf that permits nothing, or what there is not")?;
+        free = end.checked_add(1).unwrap_or(u64::MAX);
+    }
+    let goes_on = walked.done == 1 || (walked.done == 0 && walked.next > first && walked.next >= free);
+    check(goes_on, walked, "a walk that is not done and does not go on")
 }
 
 pub(crate) fn entry_key(mut key: EntryKey) -> Checked<EntryKey> {
     if !matches!(key.kind, KeyKind::BYPASS | KeyKind::TRANSLATE) {
         key.kind = KeyKind::ABORT;
     }
-    let canonical = key.kind == KeyKind::TRANSLATE || key.words == [0; 4];
-    check(canonical, key, "words in a key that does not translate")
+    let canonical = key.kind == KeyKind::TRANSLATE || (key.words == [0; 4] && key.domain == NO_DOMAIN);
+    check(canonical, (), "words or a domain in a key that does not translate")?;
+    check(key.domain == NO_DOMAIN || key.domain < DOMAINS, key, "a domain beyond the last")
 }
 
 #[inline]
@@ -104,6 +137,7 @@ pub(crate) fn driver_info(info: DriverInfo, command_words: usize) -> Checked<Dri
     let index_bits = u64::from(ring.index_shift) + u64::from(ring.log2_commands) + u64::from(ring.wrap_bit);
     check(index_bits <= 32 && ring.wrap_bit <= 1, (), "an index beyond its register")?;
     check(info.first_tag <= info.last_tag, (), "no tags")?;
+    check(info.modes != 0, (), "no mode in which guests can be served")?;
     check(info.streams > 0, (), "no streams")?;
     check(info.page_log2 <= info.ipa_bits && info.ipa_bits <= 64, info, "an impossible page or address size")
 }

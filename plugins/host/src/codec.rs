@@ -5,10 +5,12 @@
 
 use crate::CallError::{self, OutOfRange};
 use crate::answers;
+use crate::callbacks::with_memory;
 use crate::instance::{Instance, call};
 use crate::table::text;
 use viommu_plugin::abi::{HostIdTable, Text};
-use viommu_plugin::{Classes, Configuration, EntryKey, HostIds, Message, Rewritten};
+use viommu_plugin::{Classes, Configuration, EntryKey, GuestMapping, GuestMemory, HostIds, Message, Rewritten};
+use viommu_plugin::{ShadowRange, TranslationMode, Walked};
 
 /// Check and rewrite of command words: [`viommu_plugin::Codec`] in a plugin. Every method fails with a [`CallError`]
 /// if the plugin panics, panicked before, or answers what cannot be.
@@ -40,8 +42,10 @@ impl Codec {
     ) -> Result<Rewritten, CallError> {
         let words = self.instance.table().info.command_words;
         let (given, room) = (guest.len() / words, out.len() / words);
-        let HostIds { tag, streams } = ids;
-        let ids = HostIdTable { streams: streams.as_ptr(), stream_count: streams.len(), tag, reserved: 0 };
+        let HostIds { tag, streams, domains } = ids;
+        let (stream_count, domain_count) = (streams.len(), domains.len());
+        let (streams, domains) = (streams.as_ptr(), domains.as_ptr());
+        let ids = HostIdTable { streams, stream_count, domains, domain_count, tag, reserved: 0 };
         let mut answer = Rewritten::default();
         call!(self.instance.codec_rewrite(
             guest.as_ptr(),
@@ -101,5 +105,47 @@ impl Codec {
     pub fn describe(&self, command: &[u64], text: &mut Message) -> Result<(), CallError> {
         call!(self.instance.codec_describe(command.as_ptr(), command.len(), text))?;
         Ok(())
+    }
+
+    /// See [`viommu_plugin::Codec::mode`].
+    ///
+    /// # Errors
+    /// See [`Codec`]; a mode this host does not know is out of range.
+    pub fn mode(&self) -> Result<TranslationMode, CallError> {
+        if self.instance.table().entry.codec_mode.is_none() {
+            return Ok(TranslationMode::NESTED);
+        }
+        let mode = call!(self.instance.codec_mode())?;
+        answers::translation_mode(mode).map_err(|what| OutOfRange { slot: "codec_mode", what })
+    }
+
+    /// See [`viommu_plugin::Codec::shadow_range`].
+    ///
+    /// # Errors
+    /// See [`Codec`].
+    pub fn shadow_range(&self, command: &[u64]) -> Result<ShadowRange, CallError> {
+        let mut range = ShadowRange::default();
+        call!(self.instance.codec_shadow_range(command.as_ptr(), command.len(), &mut range))?;
+        answers::shadow_range(range).map_err(|what| OutOfRange { slot: "codec_shadow_range", what })
+    }
+
+    /// See [`viommu_plugin::Codec::walk`].
+    ///
+    /// # Errors
+    /// See [`Codec`].
+    pub fn walk(
+        &self,
+        key: &EntryKey,
+        memory: &dyn GuestMemory,
+        first: u64,
+        last: u64,
+        out: &mut [GuestMapping],
+    ) -> Result<Walked, CallError> {
+        let mut walked = Walked::default();
+        with_memory(memory, "codec_walk", |memory| {
+            let (leaves, room) = (out.as_mut_ptr(), out.len());
+            call!(self.instance.codec_walk(key, memory, first, last, leaves, room, &mut walked))
+        })?;
+        answers::walked(walked, first, last, out).map_err(|what| OutOfRange { slot: "codec_walk", what })
     }
 }

@@ -7,7 +7,9 @@ use crate::CallError::{self, OutOfRange};
 use crate::answers;
 use crate::callbacks::Loan;
 use crate::instance::{Instance, call, lend};
-use viommu_plugin::{DriverInfo, EntryKey, Hardware, HostEvent, HostInvalidation, QueueFault, Register};
+use viommu_plugin::{
+    DriverInfo, EntryKey, Hardware, HostEvent, HostInvalidation, QueueFault, Register, TranslationMode,
+};
 
 /// More ID registers than any IOMMU has.
 const REGISTERS_MAX: usize = 4096;
@@ -41,11 +43,11 @@ impl Driver {
     ///
     /// # Errors
     /// See [`Driver`].
-    pub fn guest_registers(&self) -> Result<Vec<Register>, CallError> {
+    pub fn guest_registers(&self, mode: TranslationMode) -> Result<Vec<Register>, CallError> {
         let mut registers = vec![Register::default(); 64];
         loop {
             let room = registers.len();
-            let count = lend!(self.hardware: driver_guest_registers(registers.as_mut_ptr(), room))?;
+            let count = lend!(self.hardware: driver_guest_registers(mode, registers.as_mut_ptr(), room))?;
             let count = usize::try_from(count).unwrap_or(usize::MAX);
             if count <= room {
                 registers.truncate(count);
@@ -73,8 +75,8 @@ impl Driver {
     ///
     /// # Errors
     /// See [`Driver`].
-    pub fn stage2_map(&mut self, stage2: u32, ipa: u64, pa: u64, len: u64, write: bool) -> Result<(), CallError> {
-        lend!(self.hardware: driver_stage2_map(stage2, ipa, pa, len, write.into()); why)?;
+    pub fn stage2_map(&mut self, stage2: u32, ipa: u64, pa: u64, len: u64, access: u32) -> Result<(), CallError> {
+        lend!(self.hardware: driver_stage2_map(stage2, ipa, pa, len, access); why)?;
         Ok(())
     }
 
@@ -100,8 +102,8 @@ impl Driver {
     ///
     /// # Errors
     /// See [`Driver`].
-    pub fn attach(&mut self, stream: u32, stage2: u32, key: &EntryKey) -> Result<(), CallError> {
-        lend!(self.hardware: driver_attach(stream, stage2, key); why)?;
+    pub fn attach(&mut self, stream: u32, stage2: u32, tag: u32, key: &EntryKey) -> Result<(), CallError> {
+        lend!(self.hardware: driver_attach(stream, stage2, tag, key); why)?;
         Ok(())
     }
 

@@ -144,6 +144,36 @@ impl Frontend {
         })
     }
 
+    /// All that [`viommu_plugin::Frontend::watched`] names, `from` after `from`: no more pages than `most`.
+    ///
+    /// # Errors
+    /// See [`Frontend`]; also if `memory` panicked.
+    pub fn watched(&self, memory: &dyn GuestMemory, streams: &[u32], most: usize) -> Result<Vec<u64>, CallError> {
+        let mut pages = Vec::new();
+        if self.instance.entry().frontend_watched.is_none() {
+            return Ok(pages);
+        }
+        let slot = "frontend_watched";
+        while pages.len() < most {
+            let mut some = [0; 256];
+            let room = some.len().min(most - pages.len());
+            let written = with_memory(memory, slot, |memory| {
+                let (ids, count, from) = (streams.as_ptr(), streams.len(), pages.len() as u32);
+                call!(self.instance.frontend_watched(memory, ids, count, from, some.as_mut_ptr(), room))
+            })?;
+            let written = some[..room].get(..usize::try_from(written).unwrap_or(usize::MAX));
+            let written = written.ok_or(OutOfRange { slot, what: "more pages than there is room" })?;
+            if written.iter().any(|page| page % 0x1000 != 0) {
+                return Err(OutOfRange { slot, what: "a page that begins within a page" });
+            }
+            pages.extend_from_slice(written);
+            if written.len() < room {
+                break;
+            }
+        }
+        Ok(pages)
+    }
+
     /// See [`viommu_plugin::Frontend::reset`].
     ///
     /// # Errors

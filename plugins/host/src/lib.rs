@@ -15,7 +15,7 @@
 //! let plugin = Plugin::linked::<mock_plugin::Mock>();
 //! let codec = plugin.codec(&[])?;
 //! // Guest 0 has host stream 7 and tag 3: one cache invalidation, then a SYNC.
-//! let (guest, ids) = ([2, 0, 5, 0], HostIds { tag: 3, streams: &[7] });
+//! let (guest, ids) = ([2, 0, 5, 0], HostIds { tag: 3, streams: &[7], domains: &[] });
 //! let mut out = [0; 4];
 //! let done = codec.rewrite(&guest, Classes::NONE, ids, &mut out)?;
 //! assert_eq!((done.taken, done.stop), (1, Stop::SYNC));

@@ -33,14 +33,14 @@ impl Table {
         if major != ABI_MAJOR {
             return Err(LoadError::WrongMajor { path: place(), found: major, ours: ABI_MAJOR });
         }
-        if size < PluginEntry::SIZE_1_0 {
-            let needed = PluginEntry::SIZE_1_0;
+        if size < PluginEntry::SIZE_MIN {
+            let needed = PluginEntry::SIZE_MIN;
             return Err(LoadError::ShortTable { path: place(), found: size, needed, major });
         }
         // 2. The bytes that both sides know; the rest of ours stays zero, which is "no such slot". Half a slot is none.
         let mut entry = std::mem::MaybeUninit::<PluginEntry>::zeroed();
-        let slots = (size - PluginEntry::SIZE_1_0) as usize / size_of::<usize>();
-        let whole = PluginEntry::SIZE_1_0 as usize + slots * size_of::<usize>();
+        let slots = (size - PluginEntry::SIZE_MIN) as usize / size_of::<usize>();
+        let whole = PluginEntry::SIZE_MIN as usize + slots * size_of::<usize>();
         let both = whole.min(size_of::<PluginEntry>());
         // SAFETY: the plugin has `size` bytes, we have ours; zero is valid for every field, and what the plugin
         // compiled as this type is too.
@@ -142,7 +142,7 @@ mod tests {
         let whole = PluginEntry::of::<mock_plugin::Mock>();
         assert!(whole.frontend_save.is_some(), "the first slot behind those of 1.0");
         for beyond in 0..16 {
-            let table = PluginEntry { size: PluginEntry::SIZE_1_0 + beyond, ..whole };
+            let table = PluginEntry { size: PluginEntry::SIZE_MIN + beyond, ..whole };
             // SAFETY: a whole table, longer than it says.
             let table = unsafe { Table::read(&table, None) }.expect("it has every slot of 1.0");
             assert_eq!(table.entry.frontend_save.is_some(), beyond >= 8, "{beyond} bytes beyond 1.0");

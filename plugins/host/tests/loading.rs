@@ -117,7 +117,7 @@ fn a_plugin_in_c_offers_one_part() {
     assert!(matches!(&refusal, CallError::Refused(why) if (why.errno, why.text.as_str()) == (22, "no")), "{refusal}");
 
     let codec = plugin.codec(&[]).expect("it takes no registers");
-    let ids = HostIds { tag: 1, streams: &[] };
+    let ids = HostIds { tag: 1, streams: &[], domains: &[] };
     let done = codec.rewrite(&[7, 7, 1, 7], Classes::NONE, ids, &mut []).expect("it rewrites");
     assert_eq!((done.taken, done.hints, done.stop), (2, 2, Stop::SYNC));
     assert_eq!(codec.opcode_name(1), Ok(Some("SYNC")));

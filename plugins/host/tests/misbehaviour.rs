@@ -74,7 +74,7 @@ fn twice(plugin: &Plugin, slot: &str, register: &[Register]) -> [Result<(), Call
     let machine = || Machine { behaviour, ..Machine::default() };
     let (mut text, request) = (Message::default(), Request::default());
     let saved = plugin.frontend(&[]).and_then(|healthy| healthy.save()).expect("a healthy state");
-    let (one, ids) = ([1, 0], HostIds { tag: 1, streams: &[5] });
+    let (one, ids) = ([1, 0], HostIds { tag: 1, streams: &[5], domains: &[] });
     macro_rules! twice {
         ($part:expr, |$instance:ident| $call:expr) => {{
             #[allow(unused_mut)]
@@ -116,12 +116,12 @@ fn twice(plugin: &Plugin, slot: &str, register: &[Register]) -> [Result<(), Call
         }),
         "driver" => twice!(plugin.driver(Box::new(machine())), |it| match call {
             "info" => it.info().map(drop),
-            "guest_registers" => it.guest_registers().map(drop),
+            "guest_registers" => it.guest_registers(TranslationMode::NESTED).map(drop),
             "stage2_create" => it.stage2_create(1).map(drop),
-            "stage2_map" => it.stage2_map(1, 0, 0, 0x1000, true),
+            "stage2_map" => it.stage2_map(1, 0, 0, 0x1000, 3),
             "stage2_unmap" => it.stage2_unmap(1, 0, 0x1000),
             "stage2_destroy" => it.stage2_destroy(1),
-            "attach" => it.attach(0, 1, &EntryKey::default()),
+            "attach" => it.attach(0, 1, 1, &EntryKey::default()),
             "detach" => it.detach(0),
             "encode" => it.encode(&HostInvalidation::default(), &mut [0; 8]).map(drop),
             "queue_fault" => it.queue_fault().map(drop),

@@ -13,12 +13,12 @@
 /*
  Version of the table's layout that cannot be read by a host of another major version.
  */
-#define ViommuABI_MAJOR 1
+#define ViommuABI_MAJOR 2
 
 /*
  Counts the slots appended since [`ABI_MAJOR`] began.
  */
-#define ViommuABI_MINOR 3
+#define ViommuABI_MINOR 0
 
 /*
  What a slot returns when the plugin panicked in this call (-EOWNERDEAD).
@@ -34,6 +34,21 @@
  In [`HostIds::streams`]: this guest ID has no device.
  */
 #define ViommuNO_STREAM UINT32_MAX
+
+/*
+ In [`HostIds::domains`]: no nested HWPT of this guest has this domain.
+ */
+#define ViommuNO_TAG UINT32_MAX
+
+/*
+ In [`EntryKey::domain`]: the entry names no domain of the guest's own.
+ */
+#define ViommuNO_DOMAIN UINT32_MAX
+
+/*
+ Entries of page tables that one [`Codec::walk`] reads at most: whoever holds a lock around it holds it no longer.
+ */
+#define ViommuWALK_READS 4096
 
 /*
  Understood but wrong.
@@ -373,7 +388,15 @@ struct ViommuHostIdTable {
    */
   size_t stream_count;
   /*
-   The guest's translation tag.
+   Host tag by the guest's own domain number, `u32::MAX` where no nested HWPT has it.
+   */
+  const uint32_t *domains;
+  /*
+   Entries of `domains`.
+   */
+  size_t domain_count;
+  /*
+   The translation tag of the guest's nesting parent.
    */
   uint32_t tag;
   /*
@@ -411,6 +434,11 @@ typedef uint32_t ViommuStop;
  No room in `out` for the next command.
  */
 #define ViommuStop_ROOM 5
+/*
+ The next command says that page tables of the guest changed of which the hardware has copies: see
+ [`Codec::shadow_range`]. Only of a codec in [`TranslationMode::SHADOW`].
+ */
+#define ViommuStop_SHADOW 6
 
 /*
  How far a rewrite got, and why it stopped there.
@@ -441,7 +469,11 @@ struct ViommuRewritten {
    */
   uint32_t local_stream;
   /*
-   Of `taken`: hints (prefetch), complete without hardware.
+   Of `taken`: commands naming a domain that no nested HWPT has, complete without hardware.
+   */
+  uint32_t local_domain;
+  /*
+   Of `taken`: hints (prefetch) and what the VMM itself emulates (interrupt tables), complete without hardware.
    */
   uint32_t hints;
   /*
@@ -456,6 +488,10 @@ struct ViommuRewritten {
    Of `written`: device cache invalidations.
    */
   uint32_t atc;
+  /*
+   Zero.
+   */
+  uint32_t reserved;
 };
 
 /*
@@ -467,10 +503,26 @@ struct ViommuConfiguration {
    */
   uint32_t first;
   /*
-   Last guest ID, inclusive; `0..=u32::MAX` is "all".
+   Last guest ID, inclusive; `0..=u32::MAX` is "all", `1..=0` is none.
    */
   uint32_t last;
+  /*
+   1 if the hardware is also to forget all that it cached of this guest's translations, its devices' caches too.
+   */
+  uint32_t flush;
+  /*
+   Zero.
+   */
+  uint32_t reserved;
 };
+/*
+ No entry, but all translations of this guest.
+ */
+#define ViommuConfiguration_FLUSH (ViommuConfiguration){ .first = 1, .last = 0, .flush = 1, .reserved = 0 }
+/*
+ All entries, and all translations of this guest.
+ */
+#define ViommuConfiguration_EVERYTHING (ViommuConfiguration){ .first = 0, .last = UINT32_MAX, .flush = 1, .reserved = 0 }
 
 /*
  What a guest table entry asks for.
@@ -501,6 +553,16 @@ struct ViommuEntryKey {
    If the entry is illegal: the event number the guest's IOMMU records on use of it (Arm C_BAD_STE); else 0.
    */
   uint32_t event;
+  /*
+   For [`KeyKind::TRANSLATE`]: the guest's own number of the domain that its invalidations will name, at most 65535
+   (AMD DomainID, VT-d DID). All of a guest's nested HWPTs with one number share a host tag, which no other guest
+   has. [`NO_DOMAIN`] otherwise, and where the nesting parent's tag is all there is (Arm).
+   */
+  uint32_t domain;
+  /*
+   Zero.
+   */
+  uint32_t reserved;
   /*
    For [`KeyKind::TRANSLATE`]: the entry's allowed bits, every other bit zero. Zero otherwise.
    */
@@ -591,9 +653,17 @@ struct ViommuRingGeometry {
    */
   uint32_t error_mask;
   /*
-   Register that also tells of a stopped queue when it is not 0, read while waiting; 0 if `error_mask` is enough.
+   Register that also tells of a stopped queue, read while waiting; 0 if `error_mask` is enough.
    */
   uint32_t error_register;
+  /*
+   Bits of `error_register` that, when not zero, may mean that the queue stopped.
+   */
+  uint32_t error_bits;
+  /*
+   Bits of `error_register` that are not zero as long as the queue runs.
+   */
+  uint32_t running_bits;
 };
 
 /*
@@ -628,7 +698,25 @@ struct ViommuDriverInfo {
    1 if the IOMMU can serve device caches (ATS).
    */
   uint32_t ats;
+  /*
+   How guests can be served here: [`TranslationMode::bit`] of each mode.
+   */
+  uint32_t modes;
 };
+
+/*
+ How a guest's page tables reach the hardware.
+ */
+typedef uint32_t ViommuTranslationMode;
+/*
+ The hardware walks them itself, nested in stage 2.
+ */
+#define ViommuTranslationMode_NESTED 0
+/*
+ The hardware walks a copy that the host composes with stage 2, at each invalidation of the guest. Needs a guest
+ that invalidates what it maps too (AMD NpCache, VT-d Caching Mode).
+ */
+#define ViommuTranslationMode_SHADOW 1
 
 /*
  What a host-side invalidation is about.
@@ -953,9 +1041,75 @@ struct ViommuCacheStats {
 };
 
 /*
+ Which translations a command at which a rewrite stopped with [`Stop::SHADOW`] says have changed.
+ */
+struct ViommuShadowRange {
+  /*
+   The guest's own number of the domain; not looked at with `all_domains`.
+   */
+  uint32_t domain;
+  /*
+   1 if it is about every domain.
+   */
+  uint32_t all_domains;
+  /*
+   First input address.
+   */
+  uint64_t first;
+  /*
+   Last input address, inclusive.
+   */
+  uint64_t last;
+};
+
+/*
+ One leaf of a guest's page table.
+ */
+struct ViommuGuestMapping {
+  /*
+   First input address.
+   */
+  uint64_t iova;
+  /*
+   First guest physical address.
+   */
+  uint64_t gpa;
+  /*
+   Bytes, a power of two to which `iova` is aligned.
+   */
+  uint64_t length;
+  /*
+   Bit 0: read, bit 1: write; both from all levels together.
+   */
+  uint32_t permissions;
+  /*
+   Zero.
+   */
+  uint32_t reserved;
+};
+
+/*
+ How far a walk of a guest's page table got.
+ */
+struct ViommuWalked {
+  /*
+   Leaves written.
+   */
+  uint32_t written;
+  /*
+   1 if there is nothing left up to the last address.
+   */
+  uint32_t done;
+  /*
+   Where to go on if not: beyond every leaf written, and beyond the first address given.
+   */
+  uint64_t next;
+};
+
+/*
  The type of the symbol `viommu_plugin_entry`.
 
- A part whose `*_create` is null is not offered; of a part that is offered every slot of ABI 1.0 must be there.
+ A part whose `*_create` is null is not offered; of a part that is offered every slot up to `model_reset` must be there.
  */
 struct ViommuPluginEntry {
   /*
@@ -1146,20 +1300,23 @@ struct ViommuPluginEntry {
   /*
    `[control-thread]` See [`crate::Driver::guest_registers`]: writes the first `room`, returns how many there are.
    */
-  int64_t (*driver_guest_registers)(void *instance, struct ViommuRegister *registers, size_t room);
+  int64_t (*driver_guest_registers)(void *instance,
+                                    ViommuTranslationMode mode,
+                                    struct ViommuRegister *registers,
+                                    size_t room);
   /*
    `[control-thread]` See [`crate::Driver::stage2_create`].
    */
   int64_t (*driver_stage2_create)(void *instance, uint32_t tag, uint32_t *stage2, struct ViommuMessage *why);
   /*
-   `[control-thread & attached]` See [`crate::Driver::stage2_map`]; `write` is 0 or 1.
+   `[control-thread & attached]` See [`crate::Driver::stage2_map`].
    */
   int64_t (*driver_stage2_map)(void *instance,
                                uint32_t stage2,
                                uint64_t ipa,
                                uint64_t pa,
                                uint64_t len,
-                               uint32_t write,
+                               uint32_t access,
                                struct ViommuMessage *why);
   /*
    `[control-thread & attached]` See [`crate::Driver::stage2_unmap`].
@@ -1175,6 +1332,7 @@ struct ViommuPluginEntry {
   int64_t (*driver_attach)(void *instance,
                            uint32_t stream,
                            uint32_t stage2,
+                           uint32_t tag,
                            const struct ViommuEntryKey *key,
                            struct ViommuMessage *why);
   /*
@@ -1245,8 +1403,8 @@ struct ViommuPluginEntry {
    */
   int64_t (*model_reset)(void *instance);
   /*
-   `[control-thread]` See [`crate::Frontend::save`]: writes the first `room` bytes, returns how many there are. From
-   ABI 1.3 on, as the two after it.
+   `[control-thread]` See [`crate::Frontend::save`]: writes the first `room` bytes, returns how many there are. Null,
+   as the two after it, if guests of this plugin cannot be moved.
    */
   int64_t (*frontend_save)(void *instance, uint8_t *bytes, size_t room);
   /*
@@ -1261,6 +1419,35 @@ struct ViommuPluginEntry {
                              const struct ViommuRegister *shown,
                              size_t shown_count,
                              struct ViommuMessage *why);
+  /*
+   `[control-thread]` See [`crate::Frontend::watched`]; the pages written are the value returned. Null: none.
+   */
+  int64_t (*frontend_watched)(void *instance,
+                              const struct ViommuGuestMemoryCalls *memory,
+                              const uint32_t *streams,
+                              size_t stream_count,
+                              uint32_t from,
+                              uint64_t *pages,
+                              size_t room);
+  /*
+   `[any-thread]` See [`crate::Codec::mode`]; it is the value returned. Null: nested.
+   */
+  int64_t (*codec_mode)(void *instance);
+  /*
+   `[any-thread]` See [`crate::Codec::shadow_range`]. Null, as the next, if no guest is served in shadow mode.
+   */
+  int64_t (*codec_shadow_range)(void *instance, const uint64_t *command, size_t words, struct ViommuShadowRange *range);
+  /*
+   `[any-thread]` See [`crate::Codec::walk`].
+   */
+  int64_t (*codec_walk)(void *instance,
+                        const struct ViommuEntryKey *key,
+                        const struct ViommuGuestMemoryCalls *memory,
+                        uint64_t first,
+                        uint64_t last,
+                        struct ViommuGuestMapping *mappings,
+                        size_t room,
+                        struct ViommuWalked *walked);
 };
 
 #endif  /* VIOMMU_PLUGIN_H */

@@ -21,8 +21,9 @@
 //! `attached`: only while a stage 2 or stream of that number exists.
 
 use crate::{
-    Answer, CacheStats, Classes, Configuration, DriverInfo, Effects, EntryKey, GuestFault, GuestQueue, HostEvent,
-    HostInvalidation, Lookup, Message, Mode, QueueFault, Register, Request, Rewritten,
+    Answer, CacheStats, Classes, Configuration, DriverInfo, Effects, EntryKey, GuestFault, GuestMapping, GuestQueue,
+    HostEvent, HostInvalidation, Lookup, Message, Mode, QueueFault, Register, Request, Rewritten, ShadowRange,
+    TranslationMode, Walked,
 };
 use std::ffi::{c_char, c_void};
 
@@ -30,9 +31,9 @@ mod callbacks;
 pub use callbacks::*;
 
 /// Version of the table's layout that cannot be read by a host of another major version.
-pub const ABI_MAJOR: u32 = 1;
+pub const ABI_MAJOR: u32 = 2;
 /// Counts the slots appended since [`ABI_MAJOR`] began.
-pub const ABI_MINOR: u32 = 3;
+pub const ABI_MINOR: u32 = 0;
 /// What a slot returns when the plugin panicked in this call (-EOWNERDEAD).
 pub const PANICKED: i64 = -130;
 /// What a slot returns on an instance that panicked in an earlier call (-ENOTRECOVERABLE).
@@ -66,7 +67,11 @@ pub struct HostIdTable {
     pub streams: *const u32,
     /// Entries of `streams`.
     pub stream_count: usize,
-    /// The guest's translation tag.
+    /// Host tag by the guest's own domain number, `u32::MAX` where no nested HWPT has it.
+    pub domains: *const u32,
+    /// Entries of `domains`.
+    pub domain_count: usize,
+    /// The translation tag of the guest's nesting parent.
     pub tag: u32,
     /// Zero.
     pub reserved: u32,
@@ -92,7 +97,7 @@ pub struct ModelSetup {
 
 /// The type of the symbol `viommu_plugin_entry`.
 ///
-/// A part whose `*_create` is null is not offered; of a part that is offered every slot of ABI 1.0 must be there.
+/// A part whose `*_create` is null is not offered; of a part that is offered every slot up to `model_reset` must be there.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct PluginEntry {
@@ -240,12 +245,18 @@ pub struct PluginEntry {
     /// `[control-thread]` See [`crate::Driver::info`].
     pub driver_info: Option<unsafe extern "C" fn(instance: *mut c_void, info: *mut DriverInfo) -> i64>,
     /// `[control-thread]` See [`crate::Driver::guest_registers`]: writes the first `room`, returns how many there are.
-    pub driver_guest_registers:
-        Option<unsafe extern "C" fn(instance: *mut c_void, registers: *mut Register, room: usize) -> i64>,
+    pub driver_guest_registers: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            mode: TranslationMode,
+            registers: *mut Register,
+            room: usize,
+        ) -> i64,
+    >,
     /// `[control-thread]` See [`crate::Driver::stage2_create`].
     pub driver_stage2_create:
         Option<unsafe extern "C" fn(instance: *mut c_void, tag: u32, stage2: *mut u32, why: *mut Message) -> i64>,
-    /// `[control-thread & attached]` See [`crate::Driver::stage2_map`]; `write` is 0 or 1.
+    /// `[control-thread & attached]` See [`crate::Driver::stage2_map`].
     pub driver_stage2_map: Option<
         unsafe extern "C" fn(
             instance: *mut c_void,
@@ -253,7 +264,7 @@ pub struct PluginEntry {
             ipa: u64,
             pa: u64,
             len: u64,
-            write: u32,
+            access: u32,
             why: *mut Message,
         ) -> i64,
     >,
@@ -268,6 +279,7 @@ pub struct PluginEntry {
             instance: *mut c_void,
             stream: u32,
             stage2: u32,
+            tag: u32,
             key: *const EntryKey,
             why: *mut Message,
         ) -> i64,
@@ -330,8 +342,8 @@ pub struct PluginEntry {
     /// `[model-thread]` See [`crate::Model::reset`].
     pub model_reset: Option<unsafe extern "C" fn(instance: *mut c_void) -> i64>,
 
-    /// `[control-thread]` See [`crate::Frontend::save`]: writes the first `room` bytes, returns how many there are. From
-    /// ABI 1.3 on, as the two after it.
+    /// `[control-thread]` See [`crate::Frontend::save`]: writes the first `room` bytes, returns how many there are. Null,
+    /// as the two after it, if guests of this plugin cannot be moved.
     pub frontend_save: Option<unsafe extern "C" fn(instance: *mut c_void, bytes: *mut u8, room: usize) -> i64>,
     /// `[control-thread]` See [`crate::Frontend::restore`].
     pub frontend_restore:
@@ -346,12 +358,44 @@ pub struct PluginEntry {
             why: *mut Message,
         ) -> i64,
     >,
+    /// `[control-thread]` See [`crate::Frontend::watched`]; the pages written are the value returned. Null: none.
+    pub frontend_watched: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            memory: *const GuestMemoryCalls,
+            streams: *const u32,
+            stream_count: usize,
+            from: u32,
+            pages: *mut u64,
+            room: usize,
+        ) -> i64,
+    >,
+    /// `[any-thread]` See [`crate::Codec::mode`]; it is the value returned. Null: nested.
+    pub codec_mode: Option<unsafe extern "C" fn(instance: *mut c_void) -> i64>,
+    /// `[any-thread]` See [`crate::Codec::shadow_range`]. Null, as the next, if no guest is served in shadow mode.
+    pub codec_shadow_range: Option<
+        unsafe extern "C" fn(instance: *mut c_void, command: *const u64, words: usize, range: *mut ShadowRange) -> i64,
+    >,
+    /// `[any-thread]` See [`crate::Codec::walk`].
+    pub codec_walk: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            key: *const EntryKey,
+            memory: *const GuestMemoryCalls,
+            first: u64,
+            last: u64,
+            mappings: *mut GuestMapping,
+            room: usize,
+            walked: *mut Walked,
+        ) -> i64,
+    >,
 }
 
 impl PluginEntry {
     /// The exported symbol's name.
     pub const SYMBOL: &'static str = "viommu_plugin_entry";
-    /// Size of the table of ABI 1.0: a shorter one is refused. Does not change when slots are appended.
-    pub const SIZE_1_0: u32 =
+    /// Size of the shortest table of this major version: a shorter one is refused. Does not change when slots are
+    /// appended.
+    pub const SIZE_MIN: u32 =
         (std::mem::offset_of!(PluginEntry, model_reset) + size_of::<Option<extern "C" fn()>>()) as u32;
 }

@@ -1,6 +1,6 @@
 //! The physical IOMMU, for backends that program it themselves.
 
-use crate::{EntryKey, Refusal, Register};
+use crate::{EntryKey, Refusal, Register, TranslationMode};
 
 /// What a driver may use of the machine. Implemented by the host; no call may be made outside a driver call.
 pub trait Hardware: Send {
@@ -53,8 +53,12 @@ pub struct RingGeometry {
     /// Bits of the consumer register that, when not zero, may mean that the queue stopped:
     /// [`Driver::queue_fault`] tells.
     pub error_mask: u32,
-    /// Register that also tells of a stopped queue when it is not 0, read while waiting; 0 if `error_mask` is enough.
+    /// Register that also tells of a stopped queue, read while waiting; 0 if `error_mask` is enough.
     pub error_register: u32,
+    /// Bits of `error_register` that, when not zero, may mean that the queue stopped.
+    pub error_bits: u32,
+    /// Bits of `error_register` that are not zero as long as the queue runs.
+    pub running_bits: u32,
 }
 
 /// What the physical IOMMU offers.
@@ -75,6 +79,8 @@ pub struct DriverInfo {
     pub ipa_bits: u32,
     /// 1 if the IOMMU can serve device caches (ATS).
     pub ats: u32,
+    /// How guests can be served here: [`TranslationMode::bit`] of each mode.
+    pub modes: u32,
 }
 
 /// What a host-side invalidation is about.
@@ -176,18 +182,20 @@ pub struct HostEvent {
 pub trait Driver: Send + 'static {
     /// What the hardware offers. Fixed after creation.
     fn info(&self) -> DriverInfo;
-    /// ID registers that a guest of this IOMMU may be shown, masked to what a vIOMMU can carry.
-    fn guest_registers(&self) -> Vec<Register>;
+    /// ID registers that a guest of this IOMMU may be shown in this mode, masked to what a vIOMMU can carry. None in a
+    /// mode that is not one of [`DriverInfo::modes`].
+    fn guest_registers(&self, mode: TranslationMode) -> Vec<Register>;
     /// Creates an empty stage-2 table with this tag; its handle.
     ///
     /// # Errors
     /// If there is no memory.
     fn stage2_create(&mut self, tag: u32) -> Result<u32, Refusal>;
-    /// Maps `ipa..ipa+len` to `pa`; `write` allows writes. Uses the largest blocks that fit.
+    /// Maps `ipa..ipa+len` to `pa` for `access` (bit 0 reads, bit 1 writes; never neither). Uses the largest blocks that
+    /// fit.
     ///
     /// # Errors
     /// If part of it is mapped already, misaligned, or beyond the address size.
-    fn stage2_map(&mut self, stage2: u32, ipa: u64, pa: u64, len: u64, write: bool) -> Result<(), Refusal>;
+    fn stage2_map(&mut self, stage2: u32, ipa: u64, pa: u64, len: u64, access: u32) -> Result<(), Refusal>;
     /// Removes a mapping from the tables. The caller invalidates (see `facts` in docs/architecture: S2_IPA, SYNC,
     /// NH_ALL, SYNC, ATC).
     ///
@@ -197,11 +205,13 @@ pub trait Driver: Send + 'static {
     /// Frees the tables. The caller has flushed the tag.
     fn stage2_destroy(&mut self, stage2: u32);
     /// Makes host stream `stream` do what `key` says, nested in `stage2`. Replaces what was there with no moment in
-    /// which DMA sees a mix; issues the configuration invalidations itself.
+    /// which DMA sees a mix; issues the configuration invalidations itself. What is translated is cached under `tag`: that
+    /// of the key's domain, or without one that of `stage2`.
     ///
     /// # Errors
-    /// If the stream is out of range or the queue failed.
-    fn attach(&mut self, stream: u32, stage2: u32, key: &EntryKey) -> Result<(), Refusal>;
+    /// If the stream is out of range or the queue failed. If the hardware lacks what the key asks for (`EINVAL`,
+    /// `EOPNOTSUPP`): the stream then does what it did before.
+    fn attach(&mut self, stream: u32, stage2: u32, tag: u32, key: &EntryKey) -> Result<(), Refusal>;
     /// Makes host stream `stream` abort all DMA, owned by nobody.
     ///
     /// # Errors

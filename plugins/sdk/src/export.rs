@@ -118,6 +118,10 @@ impl PluginEntry {
             frontend_save: Some(frontend::save::<V::Frontend>),
             frontend_restore: Some(frontend::restore::<V::Frontend>),
             frontend_covers: Some(frontend::covers::<V>),
+            frontend_watched: Some(frontend::watched::<V::Frontend>),
+            codec_mode: Some(codec::mode::<V::Codec>),
+            codec_shadow_range: Some(codec::shadow_range::<V::Codec>),
+            codec_walk: Some(codec::walk::<V::Codec>),
         }
     }
 }

@@ -220,6 +220,12 @@ pub trait Frontend: Send + 'static {
     fn mode(&self) -> Mode;
     /// Reads the guest's table entry of `virt_id` into `entry` ([`crate::VendorInfo::entry_words`] words).
     fn entry(&self, memory: &dyn GuestMemory, virt_id: u32, entry: &mut [u64]) -> Lookup;
+    /// Guest physical pages (4 KiB) of tables on the way to the entries of the guest IDs `streams`, ascending and each
+    /// once: what the guest writes there may make an entry valid without any command to say so (VT-d without Caching
+    /// Mode). Leaves out the first `from`; how many it wrote. None where every change is announced.
+    fn watched(&self, _memory: &dyn GuestMemory, _streams: &[u32], _from: u32, _out: &mut [u64]) -> u32 {
+        0
+    }
     /// All registers to their reset values; the ID registers stay.
     fn reset(&mut self);
     /// Names the register at `offset`, for people and for comparison rules.

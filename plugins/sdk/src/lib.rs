@@ -37,7 +37,7 @@
 //! }
 //!
 //! // The guest knows its devices as 0 and 2; there is no device 1.
-//! let ids = HostIds { tag: 5, streams: &[0x300, NO_STREAM, 0x308] };
+//! let ids = HostIds { tag: 5, streams: &[0x300, NO_STREAM, 0x308], domains: &[] };
 //! let mut host = [0; 8];
 //! let done = rewrite(&[2 << 32 | 1, 1 << 32 | 1, 2, 1], ids, &mut host);
 //! assert_eq!((done.stop, done.taken, done.written, done.local_stream), (Stop::SYNC, 2, 1, 1));

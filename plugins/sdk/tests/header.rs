@@ -72,9 +72,9 @@ fn c_compiles_the_header_and_agrees_on_sizes() {
     }
     sizes!(PluginEntry GuestMemoryCalls HardwareCalls ModelHostCalls HostIdTable ModelSetup Register Effects GuestQueue
         Rewritten Configuration EntryKey DriverInfo HostInvalidation QueueFault HostEvent Request Answer CacheStats
-        Message);
+        ShadowRange GuestMapping Walked Message);
     source +=
-        "_Static_assert(ViommuStop_ORDER == 3 && ViommuClasses_ATC == 4 && ViommuABI_MAJOR == 1, \"constants\");\n";
+        "_Static_assert(ViommuStop_ORDER == 3 && ViommuClasses_ATC == 4 && ViommuABI_MAJOR == 2, \"constants\");\n";
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("header.c");
     std::fs::write(&file, source).expect("the source can be written");

@@ -199,7 +199,7 @@ impl Tally {
 
     fn command(&mut self, command: &[u64]) -> Result<(), CallError> {
         self.opcodes[usize::from(self.guest.codec.opcode(command)?)] += 1;
-        let nobody = HostIds { tag: 0, streams: &[] };
+        let nobody = HostIds { tag: 0, streams: &[], domains: &[] };
         let rewritten = self.guest.codec.rewrite(command, Classes::NONE, nobody, &mut [0; REWRITTEN_WORDS])?;
         self.syncs += u64::from(rewritten.stop == Stop::SYNC);
         Ok(())

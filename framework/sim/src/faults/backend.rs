@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use viommu::Cause;
+use viommu::backend::ViommuAlloc;
 use viommu::backend::direct::Direct;
-use viommu::backend::{BackendEvent, BackendInfo, Host, Mapping, ObjectKind, Objects, Sink, ViommuAlloc};
+use viommu::backend::{BackendEvent, BackendInfo, Host, Mapping, NestedAlloc, ObjectKind, Objects, Sink};
 use viommu::simulation::{self, Simulation};
-use viommu_plugin::{EntryKey, KeyKind};
+use viommu_plugin::{EntryKey, GuestMapping, KeyKind};
 
 /// A backend around another.
 pub(crate) struct FaultyBackend {
@@ -133,13 +134,28 @@ impl Objects for FaultyBackend {
         self.inner.vdevice_alloc(viommu, device, virt_id).await
     }
 
-    async fn nested_hwpt_alloc(&self, viommu: u32, key: &EntryKey) -> Result<u32, Cause> {
+    async fn nested_hwpt_alloc(&self, viommu: u32, key: &EntryKey) -> Result<NestedAlloc, Cause> {
         self.call(Call::NestedAlloc)?;
         let made = self.inner.nested_hwpt_alloc(viommu, key).await?;
         if key.kind == KeyKind::TRANSLATE {
-            lock(&self.state.passing).insert(made, viommu);
+            lock(&self.state.passing).insert(made.id, viommu);
         }
         Ok(made)
+    }
+
+    async fn shadow_hwpt_alloc(&self, viommu: u32) -> Result<u32, Cause> {
+        self.call(Call::NestedAlloc)?;
+        let made = self.inner.shadow_hwpt_alloc(viommu).await?;
+        lock(&self.state.passing).insert(made, viommu);
+        Ok(made)
+    }
+
+    fn shadow_leaves(&self, hwpt: u32, first: u64, last: u64) -> Result<Vec<GuestMapping>, Cause> {
+        self.inner.shadow_leaves(hwpt, first, last)
+    }
+
+    fn shadow_change(&self, hwpt: u32, gone: &[GuestMapping], new: &[GuestMapping]) -> Result<(), Cause> {
+        self.inner.shadow_change(hwpt, gone, new)
     }
 
     async fn attach(&self, device: u32, hwpt: u32) -> Result<(), Cause> {

@@ -12,6 +12,7 @@ use viommu_plugin::{
     Classes, Codec, Configuration, Effects, EntryKey, Frontend, GuestFault, GuestMemory, GuestQueue, Hardware, HostIds,
     Lookup, Message, Mode, ModelConfig, ModelHost, Refusal, Register, Rewritten, Vendor, VendorInfo,
 };
+use viommu_plugin::{GuestMapping, ShadowRange, TranslationMode, Walked};
 
 thread_local! {
     /// A world is one thread, and so are its panics.
@@ -90,6 +91,24 @@ impl<P: Codec> Codec for Of<P> {
         call(self.machine, Part::Codec);
         self.part.entry_key(entry)
     }
+    fn mode(&self) -> TranslationMode {
+        self.part.mode()
+    }
+    fn shadow_range(&self, command: &[u64]) -> ShadowRange {
+        call(self.machine, Part::Codec);
+        self.part.shadow_range(command)
+    }
+    fn walk(
+        &self,
+        key: &EntryKey,
+        memory: &dyn GuestMemory,
+        first: u64,
+        last: u64,
+        out: &mut [GuestMapping],
+    ) -> Walked {
+        call(self.machine, Part::Codec);
+        self.part.walk(key, memory, first, last, out)
+    }
     fn opcode(&self, command: &[u64]) -> u8 {
         self.part.opcode(command)
     }
@@ -141,6 +160,10 @@ impl<P: Frontend> Frontend for Of<P> {
     fn entry(&self, memory: &dyn GuestMemory, virt_id: u32, entry: &mut [u64]) -> Lookup {
         call(self.machine, Part::Frontend);
         self.part.entry(memory, virt_id, entry)
+    }
+    fn watched(&self, memory: &dyn GuestMemory, streams: &[u32], from: u32, out: &mut [u64]) -> u32 {
+        call(self.machine, Part::Frontend);
+        self.part.watched(memory, streams, from, out)
     }
     fn reset(&mut self) {
         call(self.machine, Part::Frontend);

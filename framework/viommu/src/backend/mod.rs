@@ -12,7 +12,7 @@ use crate::Cause;
 use async_trait::async_trait;
 use std::fmt;
 use std::sync::Arc;
-use viommu_plugin::{EntryKey, Register};
+use viommu_plugin::{EntryKey, GuestMapping, Register, TranslationMode};
 
 /// Kinds of objects, with the uAPI's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,6 +100,16 @@ pub struct ViommuAlloc {
     pub bypass: u32,
 }
 
+/// What a nested HWPT's allocation gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NestedAlloc {
+    /// The nested HWPT.
+    pub id: u32,
+    /// The tag of its key's domain, which the guest's invalidations of that domain are rewritten to; `None` if the key
+    /// names no domain.
+    pub tag: Option<u32>,
+}
+
 /// What a backend is, for people and labels.
 #[derive(Debug, Clone)]
 pub struct BackendInfo {
@@ -107,8 +117,8 @@ pub struct BackendInfo {
     pub name: &'static str,
     /// The vendor's name.
     pub vendor: String,
-    /// How guests' tables reach the hardware: "nested" (or, later, "shadow").
-    pub mode: &'static str,
+    /// How guests' tables can reach the hardware: [`TranslationMode::bit`] of each mode.
+    pub modes: u32,
     /// Streams `0..streams` exist.
     pub streams: u32,
     /// Tags there are.
@@ -167,8 +177,23 @@ pub trait Objects: Send + Sync + 'static {
     async fn device_bind(&self, stream: u32) -> Result<u32, Cause>;
     /// VDEVICE_ALLOC.
     async fn vdevice_alloc(&self, viommu: u32, device: u32, virt_id: u32) -> Result<u32, Cause>;
-    /// HWPT_ALLOC of a nested HWPT on a vIOMMU.
-    async fn nested_hwpt_alloc(&self, viommu: u32, key: &EntryKey) -> Result<u32, Cause>;
+    /// HWPT_ALLOC of a nested HWPT on a vIOMMU. All those of one vIOMMU whose keys name the same domain of the guest share
+    /// a tag; nobody else has it, and nothing that carried it before is cached.
+    async fn nested_hwpt_alloc(&self, viommu: u32, key: &EntryKey) -> Result<NestedAlloc, Cause>;
+    /// HWPT_ALLOC of a paging HWPT of its own, empty, for a page table of this vIOMMU's guest that the hardware cannot nest.
+    async fn shadow_hwpt_alloc(&self, viommu: u32) -> Result<u32, Cause> {
+        Err(Cause::Unsupported(format!("this backend makes no shadow tables for vIOMMU {viommu}")))
+    }
+    /// The leaves of the guest's page table that this shadow holds and that map any of `first..=last`, ascending.
+    fn shadow_leaves(&self, hwpt: u32, first: u64, last: u64) -> Result<Vec<GuestMapping>, Cause> {
+        Err(Cause::Unsupported(format!("this backend has no leaves of HWPT {hwpt} in {first:#x}..={last:#x}")))
+    }
+    /// Takes the leaves `gone` out of the shadow and out of all translation caches, then puts `new` in, each as far as the
+    /// vIOMMU's IOAS backs it. Leaves of `gone` are among those of [`Objects::shadow_leaves`]; leaves of `new` overlap
+    /// none that stays. If it fails, nobody may rely on what the shadow holds.
+    fn shadow_change(&self, hwpt: u32, gone: &[GuestMapping], new: &[GuestMapping]) -> Result<(), Cause> {
+        Err(Cause::Unsupported(format!("HWPT {hwpt}: {} leaves to {}, but no shadow here", gone.len(), new.len())))
+    }
     /// Attaches or replaces: a device is never between two HWPTs. `hwpt` is a nested HWPT, or a vIOMMU's abort or
     /// bypass HWPT.
     async fn attach(&self, device: u32, hwpt: u32) -> Result<(), Cause>;
@@ -193,9 +218,10 @@ pub trait Objects: Send + Sync + 'static {
     async fn destroy(&self, id: u32) -> Result<(), Cause>;
     /// Objects alive, oldest first.
     fn live(&self) -> Vec<(u32, ObjectKind)>;
-    /// ID registers that a guest may be shown, so that a guest of another host is not given less than it knows. `None`: not
-    /// known, and no guest can be restored here.
-    fn guest_registers(&self) -> Option<Vec<Register>> {
+    /// ID registers that a guest may be shown in this mode, so that a guest of another host is not given less than it
+    /// knows. `None`: not known, and no guest can be restored here.
+    fn guest_registers(&self, mode: TranslationMode) -> Option<Vec<Register>> {
+        let _ = mode;
         None
     }
     /// The queue that takes this vIOMMU's invalidations.

@@ -21,13 +21,16 @@ use crate::pipeline::{CommandTap, Interrupts, Invalidated, NoInterrupts, Pipelin
 use crate::save::GuestEntry;
 use crate::{Cause, Error};
 use bind::BindVdevice;
-use configure::InstallEntry;
+use configure::{AttachLate, InstallEntry};
 use std::sync::Arc;
-use viommu_plugin::{Classes, EntryKey, GuestFault, HostIds, Register, Stop};
+use viommu_plugin::{Classes, EntryKey, GuestFault, HostIds, Register, Stop, TranslationMode};
 use vm_memory::GuestMemoryMmap;
 
 /// Guest IDs are below this: the map from guest ID to host stream is a dense array.
 pub const VIRT_ID_LIMIT: u32 = 1 << 20;
+
+/// Pages that a VMM is asked to watch at most: 64 MiB of tables.
+const WATCHED_LIMIT: usize = 1 << 14;
 
 /// What a vIOMMU is made of.
 pub struct ViommuConfig {
@@ -72,6 +75,8 @@ pub struct ViommuInfo {
     pub owner: u32,
     /// Whether viommu emulates the registers.
     pub frontend: bool,
+    /// How the guest's page tables reach the hardware.
+    pub mode: TranslationMode,
 }
 
 /// A guest's IOMMU. Dropping the last handle destroys it, after its vdevices and queues.
@@ -189,6 +194,30 @@ impl Viommu {
         self.0.off_thread("reset", move || pipeline.reset()).await
     }
 
+    /// Guest physical pages (4 KiB), ascending, whose writes the VMM has to trap and to tell by
+    /// [`Viommu::memory_written`]: in them the guest can make a table entry valid without a command that says so (VT-d
+    /// without Caching Mode). To be asked again after each register write, command and write told: tables grow. Empty where
+    /// guests announce everything.
+    ///
+    /// # Errors
+    /// If there is no frontend.
+    pub fn watched_pages(&self) -> Result<Vec<u64>, Error> {
+        self.0.alive("watched_pages")?;
+        let virt_ids: Vec<u32> = self.0.facts.view.load().keys.keys().copied().collect();
+        let pages = self.pipeline().watched_pages(&virt_ids, WATCHED_LIMIT);
+        pages.map_err(|cause| self.0.error("watched_pages", cause))
+    }
+
+    /// The guest wrote to watched pages, and the write is in memory: streams that were not attached and whose entry is
+    /// valid now are attached when this returns. How many. Nothing else happens: entries that were valid before change by
+    /// the guest's commands alone.
+    ///
+    /// # Errors
+    /// If there is no frontend, or the hardware refused.
+    pub async fn memory_written(&self, gpa: u64, length: u64) -> Result<u32, Error> {
+        self.0.ask(AttachLate { gpa, length }).await
+    }
+
     /// Nested HWPTs alive, oldest first.
     pub fn nested_hwpts(&self) -> Vec<NestedHwpt> {
         let view = self.0.facts.view.load();
@@ -225,7 +254,7 @@ impl ViommuFacts {
     /// Rewrites to guest numbers first, every stream to `virt_id`, then goes the usual way.
     fn invalidate_as(&self, virt_id: u32, words: &[u64]) -> Result<Invalidated, Cause> {
         let streams = vec![virt_id; VIRT_ID_LIMIT as usize];
-        let ids = HostIds { tag: 0, streams: &streams };
+        let ids = HostIds { tag: 0, streams: &streams, domains: &[] };
         let size = self.command_words;
         let mut forced = vec![0; words.len()];
         let (mut taken, mut written, mut fault) = (0, 0, GuestFault::NONE);

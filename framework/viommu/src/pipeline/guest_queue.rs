@@ -48,7 +48,7 @@ impl Fetch {
         if queue.fault != GuestFault::NONE {
             return Err(queue.fault);
         }
-        if command_words != self.command_words {
+        if !(1..=self.command_words).contains(&command_words) {
             return Err(GuestFault::QUEUE_CONFIG);
         }
         let to_end = queue.capacity.saturating_sub(queue.head);
@@ -65,7 +65,20 @@ impl Fetch {
             }
         };
         words.iter_mut().for_each(|word| *word = u64::from_le(*word));
+        if command_words < self.command_words {
+            self.widen(command_words, commands);
+        }
         Ok(commands)
+    }
+
+    /// Commands of a queue with shorter ones (VT-d with 128-bit descriptors) get the words they lack, which are zero.
+    #[cold]
+    fn widen(&mut self, short: usize, commands: usize) {
+        for command in (0..commands).rev() {
+            let at = command * self.command_words;
+            self.guest.copy_within(command * short..(command + 1) * short, at);
+            self.guest[at + short..at + self.command_words].fill(0);
+        }
     }
 
     /// The commands `from..to` of the last [`Fetch::fill`].

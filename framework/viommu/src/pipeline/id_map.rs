@@ -1,4 +1,4 @@
-//! Step 2: which host stream each guest ID is, and under which tag the guest's translations are cached.
+//! Step 2: which host stream each guest ID is, and under which tags the guest's translations are cached.
 
 use crate::seams::lock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,26 +11,36 @@ use viommu_plugin::{HostIds, NO_STREAM};
 pub struct IdMap {
     tag: u32,
     published: AtomicU64,
-    streams: Mutex<Arc<[u32]>>,
+    current: Mutex<Arc<GuestIds>>,
+}
+
+/// Host numbers by the guest's own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GuestIds {
+    /// Host stream by the guest's ID, or [`NO_STREAM`] (vRID to pRID).
+    pub streams: Vec<u32>,
+    /// Host tag by the guest's domain number, or [`viommu_plugin::NO_TAG`] (vDomain-ID to pDomain-ID). Empty where guests
+    /// number none.
+    pub domains: Vec<u32>,
 }
 
 /// The map as the data path last saw it.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
     published: u64,
-    streams: Arc<[u32]>,
+    ids: Arc<GuestIds>,
 }
 
 impl IdMap {
     /// A map with no streams.
     pub fn new(tag: u32) -> Self {
-        Self { tag, published: AtomicU64::new(0), streams: Mutex::default() }
+        Self { tag, published: AtomicU64::new(0), current: Mutex::default() }
     }
 
-    /// Replaces the map: index is the guest's ID, value the host stream or [`NO_STREAM`].
-    pub fn publish(&self, streams: Vec<u32>) {
-        let mut current = lock(&self.streams);
-        *current = streams.into();
+    /// Replaces the map.
+    pub fn publish(&self, ids: GuestIds) {
+        let mut current = lock(&self.current);
+        *current = Arc::new(ids);
         self.published.fetch_add(1, Ordering::Release);
     }
 
@@ -39,15 +49,15 @@ impl IdMap {
         let published = self.published.load(Ordering::Acquire);
         if snapshot.published != published {
             // The number is read again under the lock: map and number belong together.
-            let current = lock(&self.streams);
-            *snapshot = Snapshot { published: self.published.load(Ordering::Acquire), streams: current.clone() };
+            let current = lock(&self.current);
+            *snapshot = Snapshot { published: self.published.load(Ordering::Acquire), ids: current.clone() };
         }
-        HostIds { tag: self.tag, streams: &snapshot.streams }
+        HostIds { tag: self.tag, streams: &snapshot.ids.streams, domains: &snapshot.ids.domains }
     }
 
     /// Guest IDs that have a device, with their host stream.
     pub fn bound(&self) -> Vec<(u32, u32)> {
-        let streams = lock(&self.streams).clone();
-        (0u32..).zip(streams.iter().copied()).filter(|&(_, stream)| stream != NO_STREAM).collect()
+        let ids = lock(&self.current).clone();
+        (0u32..).zip(ids.streams.iter().copied()).filter(|&(_, stream)| stream != NO_STREAM).collect()
     }
 }

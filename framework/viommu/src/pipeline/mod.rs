@@ -22,17 +22,19 @@ mod retire;
 mod route;
 mod saving;
 mod settle;
+mod shadow;
 mod shard;
 mod turn;
 
 pub use counters::GuestCounters;
-pub use id_map::IdMap;
+pub use id_map::{GuestIds, IdMap};
 pub use interrupts::{EventFdInterrupts, Interrupts, NoInterrupts};
+pub(crate) use shadow::Shadow;
 pub(crate) use shard::ShardCounts;
 pub use shard::{Lane, Shard, ShardMode, ShardParts, mark_vcpu_thread};
 
 use crate::Cause;
-use crate::backend::{Owner, SinkError};
+use crate::backend::{Objects, Owner, SinkError};
 use crate::metrics::GuestMetrics;
 use crate::save::GuestEntry;
 use crate::seams::lock;
@@ -40,6 +42,7 @@ use doorbell::{Doorbell, Turn};
 use guest_queue::Fetch;
 use primitives::Os;
 use settle::Settle;
+use shadow::Shadows;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -92,6 +95,8 @@ pub struct PipelineParts {
     pub memory: Arc<GuestMemoryMmap>,
     /// Where batches go.
     pub shard: Arc<Shard>,
+    /// Keeps the shadows of a guest that the hardware cannot nest.
+    pub backend: Arc<dyn Objects>,
     /// The guest's interrupts.
     pub interrupts: Arc<dyn Interrupts>,
     /// Takes requests to the control plane.
@@ -108,6 +113,8 @@ pub struct Pipeline {
     codec: Codec,
     memory: Arc<GuestMemoryMmap>,
     shard: Arc<Shard>,
+    backend: Arc<dyn Objects>,
+    shadows: Shadows,
     interrupts: Arc<dyn Interrupts>,
     on_configuration: Box<dyn Fn(ConfigRequest) + Send + Sync>,
     tap: Option<Arc<dyn CommandTap>>,
@@ -130,8 +137,8 @@ impl std::fmt::Debug for Pipeline {
 impl Pipeline {
     /// A pipeline with no streams yet.
     pub fn new(parts: PipelineParts) -> Arc<Self> {
-        let PipelineParts { owner, tag, plugin, frontend, codec, memory, shard, interrupts, on_configuration, tap } =
-            parts;
+        let PipelineParts { owner, tag, plugin, frontend, codec, memory, shard, backend, .. } = parts;
+        let PipelineParts { interrupts, on_configuration, tap, .. } = parts;
         Arc::new(Self {
             queue: Doorbell::new(Fetch::new(plugin.command_words)),
             rekick_queued: AtomicBool::new(false),
@@ -147,6 +154,8 @@ impl Pipeline {
             codec,
             memory,
             shard,
+            backend,
+            shadows: Shadows::default(),
             interrupts,
             on_configuration,
             tap,
@@ -232,9 +241,9 @@ impl Pipeline {
         self.invalidate_words(words)
     }
 
-    /// Publishes the host stream of each guest ID ([`viommu_plugin::NO_STREAM`] for none).
-    pub fn publish(&self, streams: Vec<u32>) {
-        self.ids.publish(streams);
+    /// Publishes the host numbers that this guest's commands are rewritten to.
+    pub fn publish(&self, ids: GuestIds) {
+        self.ids.publish(ids);
     }
 
     /// Returns when nothing that was fetched under an older ID map is without a hardware SYNC.
@@ -285,6 +294,15 @@ impl Pipeline {
             return Err(Cause::Invalid(format!("a table entry has {expected} words, not {}", words.len())));
         }
         Ok(self.codec.entry_key(words)?)
+    }
+
+    /// Guest physical pages (4 KiB), ascending, in which a write of the guest may make table entries of `virt_ids` valid
+    /// without a command that says so; `most` at most.
+    ///
+    /// # Errors
+    /// If there is no frontend, or the plugin failed.
+    pub fn watched_pages(&self, virt_ids: &[u32], most: usize) -> Result<Vec<u64>, Cause> {
+        Ok(self.registers()?.watched(&GuestView(&self.memory), virt_ids, most)?)
     }
 
     /// Answers [`ConfigRequest::Entries`]: the command that asked is complete (or failed), and the queue goes on, on the

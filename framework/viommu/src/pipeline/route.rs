@@ -106,6 +106,20 @@ impl Pipeline {
                     self.sync_done(unmoved, done, fetch);
                     done += 1;
                 }
+                Stop::SHADOW => {
+                    let command = fetch.guest_words(done, done + 1);
+                    let range = self.codec.shadow_range(command.as_slice()).map_err(Cause::from);
+                    if let Err(error) = range.and_then(|range| self.shadow_range(range)) {
+                        tracing::error!(owner = self.owner.0, %error, "shadow tables: guest out of service");
+                        self.give_up(GuestFault::HOST_ERROR);
+                        return Next::Leave;
+                    }
+                    self.show_tap(command);
+                    self.advance(1);
+                    GuestCounters::add_alone(&self.counters.commands, 1, fetch);
+                    self.metrics.tlb.increment(1);
+                    done += 1;
+                }
                 Stop::CONFIGURATION => {
                     let configuration = fetch.guest_words(done, done + 1);
                     self.show_tap(configuration);
@@ -239,6 +253,12 @@ impl Pipeline {
             match rewritten.stop {
                 Stop::END | Stop::ROOM if rewritten.taken > 0 => {}
                 Stop::ORDER => fetch.before = Classes::NONE,
+                Stop::SHADOW => {
+                    let command = &words[done * command_words..][..command_words];
+                    self.shadow_range(self.codec.shadow_range(command)?)?;
+                    GuestCounters::add_alone(&self.counters.commands, 1, &fetch);
+                    done += 1;
+                }
                 Stop::FAULT => fault = rewritten.fault,
                 _ => fault = GuestFault::ILLEGAL_OPCODE,
             }

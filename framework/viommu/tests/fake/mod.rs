@@ -70,6 +70,8 @@ impl Rig {
             wrap_bit,
             error_mask: 0x7,
             error_register: 0,
+            error_bits: 0,
+            running_bits: 0,
         };
         let zero = AtomicU64::default;
         let state = Mutex::default();

@@ -107,7 +107,7 @@ impl Machine {
 
     /// Attaches the guest's device to a new nested HWPT over its tables.
     pub(crate) fn translate(&self, guest: &Guest) -> u32 {
-        let hwpt = now(self.direct.nested_hwpt_alloc(guest.viommu.id, &self.translate_key())).expect("nested HWPT");
+        let hwpt = now(self.direct.nested_hwpt_alloc(guest.viommu.id, &self.translate_key())).expect("nested HWPT").id;
         now(self.direct.attach(guest.device, hwpt)).expect("attach");
         hwpt
     }

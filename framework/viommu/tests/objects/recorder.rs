@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use viommu::Cause;
+use viommu::backend::NestedAlloc;
 use viommu::backend::{
     BackendEvent, BackendInfo, Batch, Host, Mapping, ObjectKind, Objects, Owner, Position, Sink, SinkError, ViommuAlloc,
 };
-use viommu::plugin::{EntryKey, Register};
+use viommu::plugin::{EntryKey, Register, TranslationMode};
 
 #[derive(Default)]
 struct Inner {
@@ -129,7 +130,7 @@ impl Recorder {
 #[async_trait]
 impl Objects for Recorder {
     fn describe(&self) -> BackendInfo {
-        BackendInfo { name: "recorder", vendor: "any".into(), mode: "nested", streams: 1 << 16, tags: 1 << 16 }
+        BackendInfo { name: "recorder", vendor: "any".into(), modes: 1, streams: 1 << 16, tags: 1 << 16 }
     }
     async fn ioas_alloc(&self) -> Result<u32, Cause> {
         self.create(ObjectKind::Ioas, &[])
@@ -157,8 +158,8 @@ impl Objects for Recorder {
     async fn vdevice_alloc(&self, viommu: u32, device: u32, _virt_id: u32) -> Result<u32, Cause> {
         self.create(ObjectKind::Vdevice, &[viommu, device])
     }
-    async fn nested_hwpt_alloc(&self, viommu: u32, _key: &EntryKey) -> Result<u32, Cause> {
-        self.create(ObjectKind::NestedHwpt, &[viommu])
+    async fn nested_hwpt_alloc(&self, viommu: u32, _key: &EntryKey) -> Result<NestedAlloc, Cause> {
+        Ok(NestedAlloc { id: self.create(ObjectKind::NestedHwpt, &[viommu])?, tag: None })
     }
     async fn attach(&self, device: u32, hwpt: u32) -> Result<(), Cause> {
         let mut inner = self.call()?;
@@ -206,7 +207,7 @@ impl Objects for Recorder {
     fn live(&self) -> Vec<(u32, ObjectKind)> {
         self.inner().objects.iter().map(|(id, (kind, _))| (*id, *kind)).collect()
     }
-    fn guest_registers(&self) -> Option<Vec<Register>> {
+    fn guest_registers(&self, _mode: TranslationMode) -> Option<Vec<Register>> {
         Some(Vec::new())
     }
     fn sink(&self, _viommu: u32) -> Result<Arc<dyn Sink<Accepts = Host>>, Cause> {

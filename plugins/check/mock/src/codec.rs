@@ -98,7 +98,7 @@ impl Codec for MockCodec {
         self.behaviour.enter("codec_configuration");
         let stream = command[1] as u32;
         let last = if self.behaviour.lies("codec_configuration") { stream.wrapping_sub(1) } else { stream };
-        Configuration { first: stream, last }
+        Configuration::entries(stream, last)
     }
 
     fn entry_key(&self, entry: &[u64]) -> EntryKey {
@@ -110,7 +110,9 @@ impl Codec for MockCodec {
             _ if entry[0] != flags || entry[2] != 0 || entry[3] != 0 => {
                 EntryKey { event: spec::EVENT_BAD_ENTRY, ..EntryKey::default() }
             }
-            spec::ENTRY_VALID => EntryKey { kind: KeyKind::TRANSLATE, words: [flags, entry[1], 0, 0], event: 0 },
+            spec::ENTRY_VALID => {
+                EntryKey { kind: KeyKind::TRANSLATE, words: [flags, entry[1], 0, 0], ..EntryKey::default() }
+            }
             _ => EntryKey { kind: KeyKind::BYPASS, ..EntryKey::default() },
         }
     }

@@ -5,7 +5,7 @@ use crate::spec::{self, opcode};
 use std::collections::HashMap;
 use viommu_plugin::{
     Driver, DriverInfo, EntryKey, EventOwner, Hardware, HostEvent, HostInvalidation, KeyKind, QueueFault,
-    QueueFaultKind, Refusal, Register, RingGeometry, Scope, Unreadable,
+    QueueFaultKind, Refusal, Register, RingGeometry, Scope, TranslationMode, Unreadable,
 };
 
 const STREAMS_LOG2: u32 = 8;
@@ -86,14 +86,20 @@ impl Driver for MockDriver {
             wrap_bit: 1,
             error_mask: 0xff << spec::ERROR_SHIFT,
             error_register: 0,
+            error_bits: 0,
+            running_bits: 0,
         };
         let first_tag = if self.behaviour.lies("driver_info") { 256 } else { 1 };
         let page_log2 = spec::PAGE_LOG2;
-        DriverInfo { ring, first_tag, last_tag: 255, streams: 1 << STREAMS_LOG2, page_log2, ipa_bits: 48, ats: 1 }
+        let (streams, modes) = (1 << STREAMS_LOG2, TranslationMode::NESTED.bit());
+        DriverInfo { ring, first_tag, last_tag: 255, streams, page_log2, ipa_bits: 48, ats: 1, modes }
     }
 
-    fn guest_registers(&self) -> Vec<Register> {
+    fn guest_registers(&self, mode: TranslationMode) -> Vec<Register> {
         self.behaviour.enter("driver_guest_registers");
+        if mode != TranslationMode::NESTED {
+            return Vec::new();
+        }
         let register = |offset, value| Register { offset, value };
         vec![register(spec::ID, spec::ID_VALUE), register(spec::FEATURES, spec::FEATURES_VALUE)]
     }
@@ -107,9 +113,12 @@ impl Driver for MockDriver {
         Ok(handle)
     }
 
-    fn stage2_map(&mut self, stage2: u32, ipa: u64, pa: u64, len: u64, write: bool) -> Result<(), Refusal> {
+    fn stage2_map(&mut self, stage2: u32, ipa: u64, pa: u64, len: u64, access: u32) -> Result<(), Refusal> {
         self.behaviour.enter("driver_stage2_map");
         let (ranges, _) = self.stage(stage2)?;
+        if access & 1 == 0 {
+            return Err(Refusal::new(Refusal::EOPNOTSUPP, "a range of this hardware can always be read"));
+        }
         let page = (1 << spec::PAGE_LOG2) - 1;
         let end = ipa.checked_add(len).filter(|end| *end <= 1 << 48 && len > 0 && (ipa | pa | len) & page == 0);
         let Some(end) = end else {
@@ -125,7 +134,7 @@ impl Driver for MockDriver {
             }
         }
         let index = free.ok_or_else(|| Refusal::new(Refusal::ENOSPC, "no range left in this stage 2"))?;
-        self.set(ranges + index * spec::RANGE_BYTES, [ipa, pa, len, 1 | u64::from(write) << 1])
+        self.set(ranges + index * spec::RANGE_BYTES, [ipa, pa, len, 1 | u64::from(access >> 1 & 1) << 1])
     }
 
     fn stage2_unmap(&mut self, stage2: u32, ipa: u64, len: u64) -> Result<(), Refusal> {
@@ -147,7 +156,7 @@ impl Driver for MockDriver {
         }
     }
 
-    fn attach(&mut self, stream: u32, stage2: u32, key: &EntryKey) -> Result<(), Refusal> {
+    fn attach(&mut self, stream: u32, stage2: u32, _tag: u32, key: &EntryKey) -> Result<(), Refusal> {
         self.behaviour.enter("driver_attach");
         let (ranges, tag) = self.stage(stage2)?;
         let nested = spec::ENTRY_VALID | spec::ENTRY_STAGE2;

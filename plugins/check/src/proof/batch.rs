@@ -47,7 +47,7 @@ fn kinds(table: &CommandTable) -> Vec<Vec<u64>> {
 /// The first batch that `codec` treats otherwise than `table`.
 pub fn batches(codec: &dyn Codec, table: &CommandTable, seed: u64) -> Judged {
     let streams = some_streams();
-    let ids = HostIds { tag: 0x00a7, streams: &streams };
+    let ids = HostIds { tag: 0x00a7, streams: &streams, domains: &[] };
     let kinds = kinds(table);
     let mut judged = 0;
     let mut ask = |batch: &[u64], before: u32, room: usize| {

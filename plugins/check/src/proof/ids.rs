@@ -33,7 +33,7 @@ pub fn ids(codec: &dyn Codec, table: &CommandTable) -> Judged {
         for fill in [row.base.clone(), full(row)] {
             let mut ask = |command: &[u64], tag, streams: &[u32]| {
                 judged += 1;
-                same(codec, table, command, Classes::NONE, HostIds { tag, streams }, 1)
+                same(codec, table, command, Classes::NONE, HostIds { tag, streams, domains: &[] }, 1)
             };
             if let Some(tag) = tag {
                 for given in numbers(tag.width()) {

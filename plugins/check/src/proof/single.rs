@@ -43,7 +43,7 @@ pub(super) fn full(row: &Row) -> Vec<u64> {
 /// Judges each of `bases` with no, one and two bits flipped anywhere.
 fn flipped(codec: &dyn Codec, table: &CommandTable, bases: &[Vec<u64>]) -> Judged {
     let streams = some_streams();
-    let ids = HostIds { tag: 0xa5c3, streams: &streams };
+    let ids = HostIds { tag: 0xa5c3, streams: &streams, domains: &[] };
     bases.iter().map(|base| flips(base, |command| same(codec, table, command, Classes::NONE, ids, 1))).sum()
 }
 
@@ -88,7 +88,7 @@ pub fn unknown(codec: &dyn Codec, table: &CommandTable) -> Judged {
 /// The first command that `codec` treats otherwise than `table`.
 pub fn values(codec: &dyn Codec, table: &CommandTable) -> Judged {
     let streams = some_streams();
-    let ids = HostIds { tag: 0x0c3a, streams: &streams };
+    let ids = HostIds { tag: 0x0c3a, streams: &streams, domains: &[] };
     let mut random = Random::new(SEED);
     let mut judged = 0;
     for row in &table.rows {

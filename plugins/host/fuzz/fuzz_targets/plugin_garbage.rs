@@ -99,7 +99,7 @@ fn codec(plugin: &Plugin) {
         for (given, room, before) in
             [(4, 4, Classes::NONE), (1, 64, Classes::TLB), (0, 0, Classes::NONE), (3, 1, Classes::ATC)]
         {
-            let ids = HostIds { tag: 1, streams: &[3, NO_STREAM] };
+            let ids = HostIds { tag: 1, streams: &[3, NO_STREAM], domains: &[] };
             let mut out = vec![0; room * words];
             judge(it.rewrite(&vec![1; given * words], before, ids, &mut out), |done| {
                 assert!(done.taken as usize <= given && done.written as usize <= room, "{done:?}");
@@ -133,7 +133,7 @@ fn driver(plugin: &Plugin) {
         });
         judge(it.guest_registers(), |registers| assert!(registers.len() <= 4096));
         judge(it.stage2_create(1), drop);
-        judge(it.stage2_map(0, 0, 0, 4096, true), drop);
+        judge(it.stage2_map(0, 0, 0, 4096, 3), drop);
         judge(it.stage2_unmap(0, 0, 4096), drop);
         judge(it.attach(0, 0, &EntryKey::default()), drop);
         judge(it.detach(0), drop);

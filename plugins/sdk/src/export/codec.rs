@@ -1,8 +1,10 @@
 //! Shims of [`crate::Codec`].
 
+use super::frontend::LentMemory;
 use super::{lent, lent_mut};
-use crate::abi::{HostIdTable, Text};
-use crate::{Classes, Configuration, EntryKey, HostIds, Message, Register, Rewritten, Vendor};
+use crate::abi::{GuestMemoryCalls, HostIdTable, Text};
+use crate::{Classes, Configuration, EntryKey, GuestMapping, HostIds, Message, Register, Rewritten, ShadowRange};
+use crate::{Vendor, Walked};
 use std::ffi::c_void;
 
 pub(super) unsafe extern "C" fn create<V: Vendor>(
@@ -25,7 +27,8 @@ shims! { Codec:
         out_words: usize,
         rewritten: *mut Rewritten
     ) |this| {
-        let ids = HostIds { tag: (*ids).tag, streams: lent((*ids).streams, (*ids).stream_count) };
+        let HostIdTable { streams, stream_count, domains, domain_count, tag, .. } = *ids;
+        let ids = HostIds { tag, streams: lent(streams, stream_count), domains: lent(domains, domain_count) };
         rewritten.write(this.rewrite(lent(guest, guest_words), before, ids, lent_mut(out, out_words)));
         0
     };
@@ -44,6 +47,24 @@ shims! { Codec:
     };
     shared fn describe(command: *const u64, words: usize, text: *mut Message) |this| {
         this.describe(lent(command, words), &mut *text);
+        0
+    };
+    shared fn mode() |this| i64::from(this.mode().0);
+    shared fn shadow_range(command: *const u64, words: usize, range: *mut ShadowRange) |this| {
+        range.write(this.shadow_range(lent(command, words)));
+        0
+    };
+    shared fn walk(
+        key: *const EntryKey,
+        memory: *const GuestMemoryCalls,
+        first: u64,
+        last: u64,
+        mappings: *mut GuestMapping,
+        room: usize,
+        walked: *mut Walked
+    ) |this| {
+        let memory = LentMemory(super::copy_table(memory));
+        walked.write(this.walk(&*key, &memory, first, last, lent_mut(mappings, room)));
         0
     };
 }

@@ -3,7 +3,7 @@
 use super::{done, lent_mut};
 use crate::abi::HardwareCalls;
 use crate::{DriverInfo, EntryKey, Hardware, HostEvent, HostInvalidation, Message, QueueFault, Refusal, Register};
-use crate::{Unreadable, Vendor};
+use crate::{TranslationMode, Unreadable, Vendor};
 use std::ffi::c_void;
 
 pub(super) unsafe extern "C" fn create<V: Vendor>(
@@ -20,8 +20,8 @@ shims! { Driver:
         info.write(this.info());
         0
     };
-    shared fn guest_registers(registers: *mut Register, room: usize) |this| {
-        let all = this.guest_registers();
+    shared fn guest_registers(mode: TranslationMode, registers: *mut Register, room: usize) |this| {
+        let all = this.guest_registers(mode);
         let fits = all.len().min(room);
         lent_mut(registers, room)[..fits].copy_from_slice(&all[..fits]);
         all.len() as i64
@@ -29,8 +29,8 @@ shims! { Driver:
     exclusive fn stage2_create(tag: u32, stage2: *mut u32, why: *mut Message) |this| {
         done(why, this.stage2_create(tag).map(|handle| stage2.write(handle)))
     };
-    exclusive fn stage2_map(stage2: u32, ipa: u64, pa: u64, len: u64, write: u32, why: *mut Message) |this| {
-        done(why, this.stage2_map(stage2, ipa, pa, len, write != 0))
+    exclusive fn stage2_map(stage2: u32, ipa: u64, pa: u64, len: u64, access: u32, why: *mut Message) |this| {
+        done(why, this.stage2_map(stage2, ipa, pa, len, access))
     };
     exclusive fn stage2_unmap(stage2: u32, ipa: u64, len: u64, why: *mut Message) |this| {
         done(why, this.stage2_unmap(stage2, ipa, len))
@@ -39,8 +39,8 @@ shims! { Driver:
         this.stage2_destroy(stage2);
         0
     };
-    exclusive fn attach(stream: u32, stage2: u32, key: *const EntryKey, why: *mut Message) |this| {
-        done(why, this.attach(stream, stage2, &*key))
+    exclusive fn attach(stream: u32, stage2: u32, tag: u32, key: *const EntryKey, why: *mut Message) |this| {
+        done(why, this.attach(stream, stage2, tag, &*key))
     };
     exclusive fn detach(stream: u32, why: *mut Message) |this| done(why, this.detach(stream));
     shared fn encode(what: *const HostInvalidation, out: *mut u64, out_words: usize) |this| {

@@ -74,6 +74,17 @@ shims! { Frontend:
         lookup.write(this.entry(&memory, virt_id, lent_mut(entry, words)));
         0
     };
+    shared fn watched(
+        memory: *const GuestMemoryCalls,
+        streams: *const u32,
+        stream_count: usize,
+        from: u32,
+        pages: *mut u64,
+        room: usize
+    ) |this| {
+        let memory = LentMemory(super::copy_table(memory));
+        i64::from(this.watched(&memory, lent(streams, stream_count), from, lent_mut(pages, room)))
+    };
     exclusive fn reset() |this| {
         this.reset();
         0
@@ -98,7 +109,7 @@ shims! { Frontend:
 }
 
 /// Guest memory, lent for one call.
-struct LentMemory(GuestMemoryCalls);
+pub(super) struct LentMemory(pub(super) GuestMemoryCalls);
 
 impl GuestMemory for LentMemory {
     fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {

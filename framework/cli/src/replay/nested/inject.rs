@@ -78,7 +78,7 @@ impl Injector {
     /// The command with another tag, and what it is.
     fn with_tag(&self, command: &[u64], tag: u32) -> Option<(Vec<u64>, Rewritten)> {
         let mut out = vec![0; self.command_words];
-        let ids = HostIds { tag, streams: &self.streams };
+        let ids = HostIds { tag, streams: &self.streams, domains: &[] };
         let rewritten = self.codec.rewrite(command, Classes::NONE, ids, &mut out).ok()?;
         (rewritten.written == 1).then_some((out, rewritten))
     }

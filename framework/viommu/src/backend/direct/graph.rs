@@ -1,5 +1,6 @@
 //! The objects, who uses whom, and the rules that follow from that. No hardware in here.
 
+use super::shadow::Shadow;
 use super::tags::Tags;
 use crate::Cause;
 use crate::backend::{Mapping, ObjectKind};
@@ -53,12 +54,21 @@ pub(super) struct Viommu {
     /// Vdevices by the guest's ID.
     pub(super) names: BTreeMap<u32, u32>,
     pub(super) event_queue: Option<u32>,
+    /// By the guest's own number (vDomain-ID to pDomain-ID).
+    pub(super) domains: BTreeMap<u32, Domain>,
 }
 
-#[derive(Clone, Copy)]
+/// A domain that a guest numbered: its host tag, and how many nested HWPTs have it.
+pub(super) struct Domain {
+    pub(super) tag: u32,
+    pub(super) users: u32,
+}
+
 pub(super) struct Hwpt {
     pub(super) viommu: u32,
     pub(super) key: EntryKey,
+    /// If it is no nested HWPT but a paging one with a copy of the guest's page table.
+    pub(super) shadow: Option<Shadow>,
 }
 
 #[derive(Clone, Copy)]
@@ -128,6 +138,7 @@ impl Graph {
     typed_mut!(
         ioas_mut Ioas Ioas,
         parent_mut NestParent NestParent,
+        hwpt_mut Hwpt NestedHwpt,
         viommu_mut Viommu Viommu,
         device_mut Device Device
     );
@@ -201,6 +212,21 @@ impl Graph {
     /// The nesting parent that a HWPT is nested in.
     pub(super) fn parent_of(&self, hwpt: u32) -> Result<&NestParent, Cause> {
         self.parent(self.viommu(self.hwpt(hwpt)?.viommu)?.parent)
+    }
+
+    /// The nesting parent, and every tag under which something of its guest may be cached.
+    pub(super) fn tags_of(&self, parent: u32) -> Result<Vec<u32>, Cause> {
+        let parent = self.parent(parent)?;
+        let viommu = parent.viommu.and_then(|viommu| self.viommu(viommu).ok());
+        let domains = viommu.into_iter().flat_map(|viommu| viommu.domains.values().map(|domain| domain.tag));
+        Ok([parent.tag].into_iter().chain(domains).collect())
+    }
+
+    /// The shadow HWPTs of a vIOMMU.
+    pub(super) fn shadows_of(&self, viommu: u32) -> Vec<u32> {
+        let of =
+            |node: &Node| matches!(&node.object, Object::Hwpt(hwpt) if hwpt.viommu == viommu && hwpt.shadow.is_some());
+        self.nodes.iter().filter(|(_, node)| of(node)).map(|(&id, _)| id).collect()
     }
 
     /// Streams of the devices whose DMA goes through this vIOMMU.

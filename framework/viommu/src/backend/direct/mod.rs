@@ -21,6 +21,7 @@ mod model;
 mod objects;
 mod recover;
 mod ring;
+mod shadow;
 mod speculate;
 mod tags;
 mod unmap;
@@ -41,7 +42,7 @@ use hardware::Port;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::time::Duration;
 use tags::Tags;
-use viommu_plugin::{DriverInfo, HostInvalidation, QueueFault, Register, Scope};
+use viommu_plugin::{DriverInfo, HostInvalidation, QueueFault, Register, Scope, TranslationMode};
 use viommu_plugin_host::{CallError, Driver, Plugin};
 
 /// Settings of a [`Direct`].
@@ -82,7 +83,8 @@ pub struct Direct {
     driver: Arc<DriverCell>,
     info: DriverInfo,
     vendor: String,
-    guest_registers: Vec<Register>,
+    /// By mode.
+    guest_registers: [Vec<Register>; 2],
 }
 
 /// The driver behind its lock.
@@ -101,7 +103,8 @@ impl Direct {
         let slot = Arc::new(OnceLock::new());
         let driver = plugin.driver(Box::new(Port { hardware: hardware.clone(), ring: slot.clone() }))?;
         let info = driver.info()?;
-        let guest_registers = driver.guest_registers()?;
+        let nested = driver.guest_registers(TranslationMode::NESTED)?;
+        let guest_registers = [nested, driver.guest_registers(TranslationMode::SHADOW)?];
         let mut sync = vec![0; info.ring.command_words as usize];
         let written = driver.encode(&HostInvalidation { scope: Scope::SYNC, ..Default::default() }, &mut sync)?;
         sync.truncate(written);
@@ -131,9 +134,19 @@ impl Direct {
         self.info
     }
 
-    /// ID registers that a guest of this IOMMU may be shown.
+    /// ID registers that a guest of this IOMMU may be shown, in the mode that new guests are served in.
     pub fn guest_registers(&self) -> &[Register] {
-        &self.guest_registers
+        self.registers_in(self.preferred_mode())
+    }
+
+    /// The mode that new guests are served in: nested if the hardware can.
+    pub fn preferred_mode(&self) -> TranslationMode {
+        let nested = self.info.modes & TranslationMode::NESTED.bit() != 0;
+        if nested { TranslationMode::NESTED } else { TranslationMode::SHADOW }
+    }
+
+    fn registers_in(&self, mode: TranslationMode) -> &[Register] {
+        self.guest_registers.get(mode.0 as usize).map_or(&[], Vec::as_slice)
     }
 
     /// The command ring.

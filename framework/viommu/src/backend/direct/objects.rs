@@ -1,19 +1,26 @@
 //! The uAPI's objects on an IOMMU that we own: check, act, record.
 
 use super::Direct;
-use super::graph::{Device, Graph, Hwpt, Ioas, NestParent, Object, Vdevice, Viommu};
+use super::graph::{Device, Domain, Graph, Hwpt, Ioas, NestParent, Object, Vdevice, Viommu};
 use crate::Cause;
-use crate::backend::{BackendEvent, BackendInfo, Backing, Host, Mapping, ObjectKind, Objects, Sink, ViommuAlloc};
+use crate::backend::ViommuAlloc;
+use crate::backend::{BackendEvent, BackendInfo, Backing, Host, Mapping, NestedAlloc, ObjectKind, Objects, Sink};
 use crate::seams::lock;
 use async_trait::async_trait;
 use std::sync::Arc;
-use viommu_plugin::{EntryKey, KeyKind};
+use viommu_plugin::{EntryKey, GuestMapping, KeyKind, NO_DOMAIN, TranslationMode};
 
 #[async_trait]
 impl Objects for Direct {
     fn describe(&self) -> BackendInfo {
         let tags = u32::try_from(lock(&self.graph).tags.size()).unwrap_or(u32::MAX);
-        BackendInfo { name: "direct", vendor: self.vendor.clone(), mode: "nested", streams: self.info.streams, tags }
+        BackendInfo {
+            name: "direct",
+            vendor: self.vendor.clone(),
+            modes: self.info.modes,
+            streams: self.info.streams,
+            tags,
+        }
     }
 
     async fn ioas_alloc(&self) -> Result<u32, Cause> {
@@ -36,6 +43,19 @@ impl Objects for Direct {
                 return Err(cause);
             }
         }
+        for (done, parent) in parents.iter().enumerate() {
+            if let Err(cause) = self.map_into_shadows(&graph, *parent, &mapping) {
+                for parent in &parents[..=done] {
+                    let undone = self.unmap_from_shadows(&graph, *parent, &[mapping]);
+                    undone.unwrap_or_else(|cause| tracing::error!(%cause, "a mapping that failed cannot be undone"));
+                }
+                for parent in &parents {
+                    let undone = self.unmap(&graph, *parent, &[mapping]);
+                    undone.unwrap_or_else(|cause| tracing::error!(%cause, "a mapping that failed cannot be undone"));
+                }
+                return Err(cause);
+            }
+        }
         graph.ioas_mut(ioas)?.mappings.insert(mapping.iova, mapping);
         Ok(())
     }
@@ -45,7 +65,8 @@ impl Objects for Direct {
         let gone = mappings_in(graph.ioas(ioas)?, iova, length)?;
         let parents = graph.parents_on(ioas);
         for (done, parent) in parents.iter().enumerate() {
-            if let Err(cause) = self.unmap(&graph, *parent, &gone) {
+            let shadows = self.unmap_from_shadows(&graph, *parent, &gone);
+            if let Err(cause) = shadows.and_then(|()| self.unmap(&graph, *parent, &gone)) {
                 // Who may still have it cached keeps the memory: all of it is mapped again.
                 parents[..done].iter().for_each(|parent| self.map_again(&graph, *parent, &gone));
                 return Err(cause);
@@ -81,11 +102,12 @@ impl Objects for Direct {
             return Err(Cause::Invalid(why));
         }
         let (id, abort, bypass) = (graph.reserve()?, graph.reserve()?, graph.reserve()?);
-        let names = Default::default();
-        graph.publish(id, Object::Viommu(Viommu { parent, abort, bypass, names, event_queue: None }), &[parent]);
+        let (names, domains) = Default::default();
+        let viommu = Viommu { parent, abort, bypass, names, event_queue: None, domains };
+        graph.publish(id, Object::Viommu(viommu), &[parent]);
         for (hwpt, kind) in [(abort, KeyKind::ABORT), (bypass, KeyKind::BYPASS)] {
             let key = EntryKey { kind, ..Default::default() };
-            graph.publish(hwpt, Object::Hwpt(Hwpt { viommu: id, key }), &[]);
+            graph.publish(hwpt, Object::Hwpt(Hwpt { viommu: id, key, shadow: None }), &[]);
         }
         graph.parent_mut(parent)?.viommu = Some(id);
         Ok(ViommuAlloc { id, tag, abort, bypass })
@@ -120,18 +142,40 @@ impl Objects for Direct {
         Ok(id)
     }
 
-    async fn nested_hwpt_alloc(&self, viommu: u32, key: &EntryKey) -> Result<u32, Cause> {
+    async fn nested_hwpt_alloc(&self, viommu: u32, key: &EntryKey) -> Result<NestedAlloc, Cause> {
         let mut graph = lock(&self.graph);
-        graph.viommu(viommu)?;
+        let known = graph.viommu(viommu)?.domains.get(&key.domain).map(|domain| domain.tag);
         let id = graph.reserve()?;
-        graph.publish(id, Object::Hwpt(Hwpt { viommu, key: *key }), &[viommu]);
-        Ok(id)
+        let tag = match known {
+            _ if key.domain == NO_DOMAIN => None,
+            Some(tag) => Some(tag),
+            // What carried it before was forgotten when it was given back.
+            None => Some(graph.tags.take()?),
+        };
+        graph.publish(id, Object::Hwpt(Hwpt { viommu, key: *key, shadow: None }), &[viommu]);
+        if let Some(tag) = tag {
+            let domains = &mut graph.viommu_mut(viommu)?.domains;
+            domains.entry(key.domain).or_insert(Domain { tag, users: 0 }).users += 1;
+        }
+        Ok(NestedAlloc { id, tag })
+    }
+
+    async fn shadow_hwpt_alloc(&self, viommu: u32) -> Result<u32, Cause> {
+        self.alloc_shadow(&mut lock(&self.graph), viommu)
+    }
+
+    fn shadow_leaves(&self, hwpt: u32, first: u64, last: u64) -> Result<Vec<GuestMapping>, Cause> {
+        lock(&self.graph).shadow(hwpt).map(|shadow| shadow.leaves(first, last))
+    }
+
+    fn shadow_change(&self, hwpt: u32, gone: &[GuestMapping], new: &[GuestMapping]) -> Result<(), Cause> {
+        self.change_shadow(&mut lock(&self.graph), hwpt, gone, new)
     }
 
     async fn attach(&self, device: u32, hwpt: u32) -> Result<(), Cause> {
         let mut graph = lock(&self.graph);
         let Device { stream, attached, vdevice } = *graph.device(device)?;
-        let Hwpt { viommu, key } = *graph.hwpt(hwpt)?;
+        let &Hwpt { viommu, key, .. } = graph.hwpt(hwpt)?;
         if attached == Some(hwpt) {
             return Ok(());
         }
@@ -194,7 +238,10 @@ impl Objects for Direct {
 
     async fn flush(&self, viommu: u32) -> Result<(), Cause> {
         let graph = lock(&self.graph);
-        self.forget_tag(graph.parent(graph.viommu(viommu)?.parent)?.tag)?;
+        let shadows =
+            graph.shadows_of(viommu).into_iter().filter_map(|id| graph.shadow(id).ok().map(|shadow| shadow.tag));
+        let tags = graph.tags_of(graph.viommu(viommu)?.parent)?.into_iter().chain(shadows);
+        self.forget_tags(tags)?;
         graph.streams_of(viommu).into_iter().try_for_each(|stream| self.forget_moved_device(stream))
     }
 
@@ -223,6 +270,7 @@ impl Objects for Direct {
                 graph.viommu_mut(viommu)?.names.remove(&virt_id);
                 graph.device_mut(device)?.vdevice = None;
             }
+            ObjectKind::NestedHwpt => self.free_hwpt(&mut graph, id)?,
             _ => {}
         }
         if let Some(Object::EventQueue { viommu }) = graph.remove(id) {
@@ -235,8 +283,8 @@ impl Objects for Direct {
         lock(&self.graph).live()
     }
 
-    fn guest_registers(&self) -> Option<Vec<viommu_plugin::Register>> {
-        Some(self.guest_registers.clone())
+    fn guest_registers(&self, mode: TranslationMode) -> Option<Vec<viommu_plugin::Register>> {
+        Some(self.registers_in(mode).to_vec())
     }
 
     fn sink(&self, viommu: u32) -> Result<Arc<dyn Sink<Accepts = Host>>, Cause> {
@@ -278,7 +326,7 @@ impl Direct {
         let stage2 = driver.stage2_create(tag)?;
         for mapping in mappings {
             let Backing::Physical(pa) = mapping.backing else { continue };
-            if let Err(error) = driver.stage2_map(stage2, mapping.iova, pa, mapping.length, mapping.writable) {
+            if let Err(error) = driver.stage2_map(stage2, mapping.iova, pa, mapping.length, access(mapping)) {
                 driver.stage2_destroy(stage2)?;
                 return Err(error.into());
             }
@@ -289,7 +337,7 @@ impl Direct {
     fn map(&self, graph: &Graph, parent: u32, mapping: &Mapping) -> Result<(), Cause> {
         let Backing::Physical(pa) = mapping.backing else { return Ok(()) };
         let stage2 = graph.parent(parent)?.stage2;
-        Ok(self.driver.lock().stage2_map(stage2, mapping.iova, pa, mapping.length, mapping.writable)?)
+        Ok(self.driver.lock().stage2_map(stage2, mapping.iova, pa, mapping.length, access(mapping))?)
     }
 
     /// Takes mappings out of one parent's tables and out of all caches. If it fails, the tables are as before.
@@ -326,8 +374,34 @@ impl Direct {
 
     fn program(&self, graph: &Graph, stream: u32, hwpt: Option<u32>) -> Result<(), Cause> {
         let Some(hwpt) = hwpt else { return self.exclusively(|driver| driver.detach(stream)) };
-        let (stage2, key) = (graph.parent_of(hwpt)?.stage2, graph.hwpt(hwpt)?.key);
-        self.exclusively(|driver| driver.attach(stream, stage2, &key))
+        let found = graph.hwpt(hwpt)?;
+        if let Some(shadow) = &found.shadow {
+            let (stage2, tag) = (shadow.stage2, shadow.tag);
+            let key = EntryKey { kind: KeyKind::BYPASS, ..EntryKey::default() };
+            return self.exclusively(|driver| driver.attach(stream, stage2, tag, &key));
+        }
+        let (parent, key) = (graph.parent_of(hwpt)?, found.key);
+        let domain = graph.viommu(found.viommu)?.domains.get(&key.domain);
+        let (stage2, tag) = (parent.stage2, domain.map_or(parent.tag, |domain| domain.tag));
+        self.exclusively(|driver| driver.attach(stream, stage2, tag, &key))
+    }
+
+    /// Frees what an HWPT holds beside its number. A tag comes back when nothing that carries it is cached, and not before.
+    fn free_hwpt(&self, graph: &mut Graph, id: u32) -> Result<(), Cause> {
+        let found = graph.hwpt(id)?;
+        if found.shadow.is_some() {
+            return self.free_shadow(graph, id);
+        }
+        let (viommu, number) = (found.viommu, found.key.domain);
+        let Some(&Domain { tag, users }) = graph.viommu(viommu)?.domains.get(&number) else { return Ok(()) };
+        if users == 1 {
+            self.forget_tag(tag)?;
+            graph.tags.give(tag);
+            graph.viommu_mut(viommu)?.domains.remove(&number);
+        } else if let Some(domain) = graph.viommu_mut(viommu)?.domains.get_mut(&number) {
+            domain.users -= 1;
+        }
+        Ok(())
     }
 
     /// Frees the tables. The tag comes back when nothing that carries it is cached, and not before.
@@ -340,7 +414,12 @@ impl Direct {
     }
 }
 
-type Mappings = std::collections::BTreeMap<u64, Mapping>;
+/// What devices may do where this maps.
+pub(super) fn access(mapping: &Mapping) -> u32 {
+    1 | u32::from(mapping.writable) << 1
+}
+
+pub(super) type Mappings = std::collections::BTreeMap<u64, Mapping>;
 
 /// The mappings that lie in `iova..iova+length`; `0, u64::MAX` is all there are.
 fn mappings_in(ioas: &Ioas, iova: u64, length: u64) -> Result<Vec<Mapping>, Cause> {

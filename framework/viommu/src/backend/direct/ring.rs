@@ -237,7 +237,8 @@ impl RingSink {
         }
         let mut error = register & self.geometry.error_mask;
         if self.geometry.error_register != 0 {
-            error |= self.hardware.mmio_read(self.geometry.error_register.into(), 4) as u32;
+            let state = self.hardware.mmio_read(self.geometry.error_register.into(), 4) as u32;
+            error |= (state & self.geometry.error_bits) | (!state & self.geometry.running_bits);
         }
         let after = self.forward(before, register >> self.geometry.index_shift);
         if after == before {

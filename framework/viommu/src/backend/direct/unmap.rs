@@ -29,26 +29,34 @@ impl Direct {
     ///    made again from a stage-2 translation that is still cached;
     /// 3. the caches of all devices behind the parent, SYNC: not earlier, for the same reason.
     pub(super) fn forget_mappings(&self, graph: &Graph, parent: u32, mappings: &[Mapping]) -> Result<(), Cause> {
-        let found = graph.parent(parent)?;
-        let tag = found.tag;
-        let range = |mapping: &Mapping| HostInvalidation {
-            scope: Scope::STAGE2_RANGE,
-            tag,
-            address: mapping.iova,
-            length: mapping.length,
-            ..Default::default()
-        };
-        self.forget(mappings.iter().map(range), Classes::TLB).map_err(cause)?;
-        let stage1 = HostInvalidation { scope: Scope::STAGE1_ALL, tag, ..Default::default() };
-        self.forget([stage1], Classes::TLB).map_err(cause)?;
+        let (found, tags) = (graph.parent(parent)?, graph.tags_of(parent)?);
+        for &tag in &tags {
+            let ranges = mappings.iter().map(|mapping| stage2_range(tag, mapping.iova, mapping.length));
+            self.forget(ranges, Classes::TLB).map_err(cause)?;
+        }
+        let stage1 = |&tag: &u32| HostInvalidation { scope: Scope::STAGE1_ALL, tag, ..Default::default() };
+        self.forget(tags.iter().map(stage1), Classes::TLB).map_err(cause)?;
         let streams = found.viommu.map(|viommu| graph.streams_of(viommu)).unwrap_or_default();
         self.forget_devices(&streams).map_err(cause)
+    }
+
+    /// What a stage-2 table with this tag held at these ranges (address, length): the hardware translates nothing by them
+    /// when this returns.
+    pub(super) fn forget_ranges(&self, tag: u32, ranges: &[(u64, u64)]) -> Result<(), Cause> {
+        let ranges = ranges.iter().map(|&(address, length)| stage2_range(tag, address, length));
+        self.forget(ranges, Classes::TLB).map_err(cause)
     }
 
     /// Everything that carries `tag`, both stages.
     pub(super) fn forget_tag(&self, tag: u32) -> Result<(), Cause> {
         let all = HostInvalidation { scope: Scope::TAG, tag, ..Default::default() };
         self.forget([all], Classes::TLB).map_err(cause)
+    }
+
+    /// As [`Direct::forget_tag`], of several with one SYNC.
+    pub(super) fn forget_tags(&self, tags: impl IntoIterator<Item = u32>) -> Result<(), Cause> {
+        let all = |tag| HostInvalidation { scope: Scope::TAG, tag, ..Default::default() };
+        self.forget(tags.into_iter().map(all), Classes::TLB).map_err(cause)
     }
 
     /// What is cached of the table entry of `stream` and of everything found through it.
@@ -77,4 +85,8 @@ impl Direct {
             other => other.map_err(cause),
         }
     }
+}
+
+fn stage2_range(tag: u32, address: u64, length: u64) -> HostInvalidation {
+    HostInvalidation { scope: Scope::STAGE2_RANGE, tag, address, length, ..Default::default() }
 }

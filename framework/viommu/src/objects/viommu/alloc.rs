@@ -13,6 +13,8 @@ use crate::simulation;
 use actix::WeakAddr;
 use arc_swap::ArcSwap;
 use std::sync::{Arc, OnceLock};
+use viommu_plugin::TranslationMode;
+use viommu_plugin_host::Codec;
 
 /// Welds a vIOMMU to a nesting parent. Fails if the parent carries one.
 pub(crate) struct AllocViommu {
@@ -37,6 +39,7 @@ impl Operation for AllocViommu {
             format!("nesting parent {id} carries a vIOMMU: two would share its VMID, so equal ASIDs would alias")
         })?;
         let codec = shared.plugin.codec(&config.registers)?;
+        let mode = served_as(&codec, change)?;
         let mut frontend = config.frontend.then(|| shared.plugin.frontend(&config.registers)).transpose()?;
         if let (Some(frontend), Some(state)) = (&mut frontend, state) {
             frontend.restore(&state)?;
@@ -55,6 +58,7 @@ impl Operation for AllocViommu {
             codec,
             memory: config.memory,
             shard,
+            backend: change.backend(),
             interrupts: config.interrupts,
             on_configuration: on_configuration(alloc.id, actor.clone()),
             tap: config.tap,
@@ -66,6 +70,7 @@ impl Operation for AllocViommu {
             abort: alloc.abort,
             bypass: alloc.bypass,
             owner: owner.0,
+            mode,
             frontend: config.frontend,
         };
         let command_words = shared.plugin.info().command_words;
@@ -78,6 +83,20 @@ impl Operation for AllocViommu {
         drop(actor.set(weak));
         Ok(link)
     }
+}
+
+/// How a guest with this codec's ID registers is served. Fails if the hardware does not serve guests so.
+fn served_as(codec: &Codec, change: &Change) -> Result<TranslationMode, Cause> {
+    let (mode, backend) = (codec.mode()?, change.backend().describe());
+    if backend.modes & mode.bit() == 0 {
+        let what = format!(
+            "{}: a guest with these ID registers is to be {}, which this IOMMU cannot do",
+            backend.vendor,
+            mode.name()
+        );
+        return Err(Cause::Unsupported(what));
+    }
+    Ok(mode)
 }
 
 /// Turns the data path's requests into messages. They are few by construction (a guest's queue is paused while one is

@@ -46,7 +46,7 @@ impl Operation for BindVdevice {
         let backend = change.backend();
         let id = change.create(backend.vdevice_alloc(node.id, device_node.id, virt_id))?;
         // 3. From here on the guest's commands reach the device, and a change of its entry reaches us.
-        let before = state.streams();
+        let before = state.ids();
         let parents = vec![node, device_node.clone()];
         let facts = device.0.facts.clone();
         let vdevice = VdeviceState { viommu: viommu.0.addr.clone(), viommu_id: viommu.id(), virt_id };
@@ -95,7 +95,7 @@ impl Operation for Unbind {
 
     fn run(self, state: &mut ViommuState, change: &mut Change) -> Result<(), Cause> {
         // 1. Check.
-        let before = state.streams();
+        let before = state.ids();
         let slot = state.slots.remove(&self.virt_id).filter(|slot| slot.vdevice.id == self.vdevice);
         let slot = slot.ok_or(Cause::NotFound(ObjectKind::Vdevice))?;
         change.retire(&slot.vdevice)?;
@@ -116,7 +116,6 @@ impl Operation for Unbind {
         }
         shared.routes.remove(&slot.device_facts.stream);
         slot.device_facts.set_bound(None);
-        state.give_back(slot.nested, change);
-        Ok(())
+        state.give_back(slot.nested, change)
     }
 }

@@ -11,7 +11,7 @@ use crate::seams::wait;
 use crate::{objects::Change, pipeline::Pipeline};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use viommu_plugin::GuestFault;
+use viommu_plugin::{Configuration, GuestFault, KeyKind};
 
 /// The guest changed its table entries or its mode: every device in range is brought to what it says now.
 pub(super) struct Reconfigure(pub(super) ConfigRequest);
@@ -44,10 +44,11 @@ impl Operation for Reconfigure {
         for virt_id in virt_ids {
             state.refresh(virt_id, change)?;
         }
-        if self.0 == ConfigRequest::Reset {
-            wait(change.backend().flush(state.facts.info.id))?;
+        match self.0 {
+            ConfigRequest::Entries(Configuration { flush: 1, .. }) => state.forget_translations(change),
+            ConfigRequest::Reset => wait(change.backend().flush(state.facts.info.id)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn finally(&self, state: &ViommuState) -> Option<Box<dyn FnOnce(bool) + Send>> {
@@ -63,6 +64,36 @@ fn answer(request: ConfigRequest, pipeline: &Arc<Pipeline>, safe: bool) {
             pipeline.configuration_done(if safe { Ok(()) } else { Err(GuestFault::HOST_ERROR) });
         }
         _ => pipeline.mode_done(),
+    }
+}
+
+/// The guest wrote to memory that is watched for entries becoming valid. Fails if there is no frontend.
+pub(super) struct AttachLate {
+    pub(super) gpa: u64,
+    pub(super) length: u64,
+}
+
+impl Operation for AttachLate {
+    type State = ViommuState;
+    type Output = u32;
+    const NAME: &'static str = "attach_late";
+    const CONFIGURES: bool = true;
+
+    fn run(self, state: &mut ViommuState, change: &mut Change) -> Result<u32, Cause> {
+        if !state.facts.info.frontend {
+            return Err(Cause::Invalid("this vIOMMU has no frontend: the VMM knows the entries".into()));
+        }
+        tracing::debug!(gpa = self.gpa, length = self.length, "the guest wrote to watched memory");
+        let unattached: Vec<_> = state.unattached().collect();
+        let mut attached = 0;
+        for virt_id in unattached {
+            let entry = state.desired(virt_id)?;
+            if state.facts.pipeline.key_of(&entry)?.kind != KeyKind::ABORT {
+                state.assign(virt_id, entry, change)?;
+                attached += u32::from(!state.unattached().any(|other| other == virt_id));
+            }
+        }
+        Ok(attached)
     }
 }
 

@@ -92,7 +92,8 @@ impl NestParent {
         if let Some(unknown) = config.devices.keys().find(|virt_id| !named(virt_id)) {
             return Err(Cause::Invalid(format!("the state has no vdevice with guest ID {unknown}")));
         }
-        let offered = shared.backend.guest_registers();
+        let mode = shared.plugin.codec(&saved.shown)?.mode()?;
+        let offered = shared.backend.guest_registers(mode);
         let offered = offered.ok_or_else(|| Cause::Unsupported("this backend does not say what it offers".into()))?;
         Ok(shared.plugin.covers(&offered, &saved.shown)?)
     }

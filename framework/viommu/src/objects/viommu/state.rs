@@ -2,18 +2,20 @@
 
 use super::ViommuInfo;
 use crate::Cause;
-use crate::backend::{ObjectKind, SinkError};
+use crate::backend::{NestedAlloc, ObjectKind, SinkError};
 use crate::objects::device::DeviceFacts;
 use crate::objects::nested_hwpt::{NestedHwptFacts, NestedHwptState};
 use crate::objects::served::State;
 use crate::objects::{Change, Link, NestParent, Node};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{GuestIds, Pipeline, Shadow};
 use crate::save::GuestEntry;
 use crate::seams::wait;
 use arc_swap::ArcSwap;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use viommu_plugin::{EntryKey, GuestFault, KeyKind, NO_STREAM, Refusal, Register};
+use viommu_plugin::{
+    EntryKey, GuestFault, KeyKind, NO_DOMAIN, NO_STREAM, NO_TAG, Refusal, Register, ShadowRange, TranslationMode,
+};
 
 /// Nested HWPTs of one vIOMMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,6 +68,10 @@ pub(super) struct Slot {
 struct Nested {
     link: Arc<Link<NestedHwptState>>,
     users: u32,
+    /// Of the key's domain.
+    tag: Option<u32>,
+    /// If the hardware walks a copy of the guest's table.
+    shadow: Option<Arc<Shadow>>,
 }
 
 /// The actor's state.
@@ -84,24 +90,54 @@ impl ViommuState {
         Self { facts, slots, nested, counters: NestedCounters::default(), fault: GuestFault::HOST_ERROR }
     }
 
-    /// Host stream by guest ID.
-    pub(super) fn streams(&self) -> Vec<u32> {
+    /// The host's numbers by the guest's.
+    pub(super) fn ids(&self) -> GuestIds {
         let length = self.slots.last_key_value().map_or(0, |(last, _)| *last as usize + 1);
         let mut streams = vec![NO_STREAM; length];
         for (virt_id, slot) in &self.slots {
             streams[*virt_id as usize] = slot.device_facts.stream;
         }
-        streams
+        let numbered = || self.nested.iter().filter_map(|(key, nested)| Some((key.domain as usize, nested.tag?)));
+        let mut domains = vec![NO_TAG; numbered().map(|(domain, _)| domain + 1).max().unwrap_or(0)];
+        numbered().for_each(|(domain, tag)| domains[domain] = tag);
+        GuestIds { streams, domains }
+    }
+
+    fn shadows(&self) -> Vec<Arc<Shadow>> {
+        self.nested.values().filter_map(|nested| nested.shadow.clone()).collect()
     }
 
     /// Makes the data path use this state's map; undone by `before`.
-    pub(super) fn publish(&self, before: Vec<u32>, change: &mut Change) {
+    pub(super) fn publish(&self, before: GuestIds, change: &mut Change) {
         let pipeline = self.facts.pipeline.clone();
-        pipeline.publish(self.streams());
+        pipeline.publish(self.ids());
         change.undo_by(move |_| {
             pipeline.publish(before);
             drained(&pipeline)
         });
+    }
+
+    /// Makes the data path keep this state's shadows; undone by `before`.
+    fn publish_shadows(&self, before: Vec<Arc<Shadow>>, change: &mut Change) {
+        let pipeline = self.facts.pipeline.clone();
+        pipeline.publish_shadows(self.shadows());
+        change.undo_by(move |_| {
+            pipeline.publish_shadows(before);
+            Ok(())
+        });
+    }
+
+    /// Guest IDs whose devices go through no HWPT of the guest's.
+    pub(super) fn unattached(&self) -> impl Iterator<Item = u32> {
+        let abort = Some(self.facts.info.abort);
+        self.slots.iter().filter(move |(_, slot)| slot.hwpt == abort).map(|(virt_id, _)| *virt_id)
+    }
+
+    /// The guest invalidated all there is: the hardware forgets it, and what it has copies of is read again.
+    pub(super) fn forget_translations(&self, change: &mut Change) -> Result<(), Cause> {
+        let all = ShadowRange { domain: 0, all_domains: 1, first: 0, last: u64::MAX };
+        self.facts.pipeline.shadow_range(all)?;
+        wait(change.backend().flush(self.facts.info.id))
     }
 
     /// What `virt_id`'s device is to do now.
@@ -129,28 +165,38 @@ impl ViommuState {
         let key = self.facts.pipeline.key_of(&entry)?;
         let Some(slot) = self.slots.get(&virt_id) else { return Err(Cause::NotFound(ObjectKind::Vdevice)) };
         let (device, hwpt, nested) = (slot.device.id, slot.hwpt, slot.nested);
+        let abort = self.facts.info.abort;
         let wanted = (key.kind == KeyKind::TRANSLATE).then_some(key);
-        let (target, now) = match wanted {
+        let (mut target, mut now) = match wanted {
             Some(key) if nested == wanted && hwpt == self.nested.get(&key).map(|nested| nested.link.node.id) => {
-                (hwpt.unwrap_or(self.facts.info.abort), nested)
+                (hwpt.unwrap_or(abort), nested)
             }
             Some(key) => match self.take(key, change) {
                 Ok(id) => (id, wanted),
-                // The host finds the guest's entry illegal: what hardware does with such an entry is to abort.
-                Err(cause) if cause.errno() == Refusal::EINVAL => (self.facts.info.abort, None),
+                Err(cause) if is_illegal(&cause) => (abort, None),
                 Err(cause) => return Err(cause),
             },
             None if key.kind == KeyKind::BYPASS => (self.facts.info.bypass, None),
-            None => (self.facts.info.abort, None),
+            None => (abort, None),
         };
         if hwpt != Some(target) {
-            change.attach(device, target, hwpt)?;
+            match change.attach(device, target, hwpt) {
+                // Some hosts look at a guest's configuration only now.
+                Err(cause) if is_illegal(&cause) && now.is_some() => {
+                    self.give_back(now, change)?;
+                    (target, now) = (abort, None);
+                    if hwpt != Some(abort) {
+                        change.attach(device, abort, hwpt)?;
+                    }
+                }
+                attached => attached?,
+            }
         } else if now.is_some() {
             // An entry that is said to have changed and has not: what it leads to may have.
             wait(change.backend().reload(device))?;
         }
         if nested != now {
-            self.give_back(nested, change);
+            self.give_back(nested, change)?;
         }
         if let Some(slot) = self.slots.get_mut(&virt_id) {
             (slot.entry, slot.key, slot.hwpt, slot.nested) = (entry, key, Some(target), now);
@@ -168,24 +214,51 @@ impl ViommuState {
         let viommu = change.node().clone();
         change.acquire(&viommu, ObjectKind::NestedHwpt)?;
         let backend = change.backend();
-        let id = change.create(backend.nested_hwpt_alloc(viommu.id, &key))?;
+        let (before, shadows) = (self.ids(), self.shadows());
+        let (id, tag, shadow) = if self.facts.info.mode == TranslationMode::SHADOW {
+            let id = change.create(backend.shadow_hwpt_alloc(viommu.id))?;
+            (id, None, Some(Shadow::new(key, id)))
+        } else {
+            let NestedAlloc { id, tag } = wait(backend.nested_hwpt_alloc(viommu.id, &key))?;
+            change.undo_by_destroy(id);
+            (id, tag, None)
+        };
         let facts = Arc::new(NestedHwptFacts { viommu: viommu.id, key });
         let link = Link::start(change, id, vec![viommu], facts, (), NestedHwptState);
-        self.nested.insert(key, Nested { link, users: 1 });
+        self.nested.insert(key, Nested { link, users: 1, tag, shadow: shadow.clone() });
         self.counters.created += 1;
+        // Before anything goes through it: from here on the guest's commands are about it.
+        if tag.is_some() {
+            self.publish(before, change);
+        }
+        if let Some(shadow) = shadow {
+            self.publish_shadows(shadows, change);
+            self.facts.pipeline.refresh_shadow(&shadow, 0, u64::MAX).inspect_err(|_| drop(self.nested.remove(&key)))?;
+        }
         Ok(id)
     }
 
     /// One user less; the last frees it.
-    pub(super) fn give_back(&mut self, key: Option<EntryKey>, change: &mut Change) {
-        let Some(key) = key else { return };
-        let Some(nested) = self.nested.get_mut(&key) else { return };
+    pub(super) fn give_back(&mut self, key: Option<EntryKey>, change: &mut Change) -> Result<(), Cause> {
+        let Some(key) = key else { return Ok(()) };
+        let before = if key.domain == NO_DOMAIN { GuestIds::default() } else { self.ids() };
+        let shadows = self.shadows();
+        let Some(nested) = self.nested.get_mut(&key) else { return Ok(()) };
         nested.users -= 1;
-        if nested.users == 0
-            && let Some(nested) = self.nested.remove(&key)
-        {
-            change.destroy_after(nested.link.node.clone(), nested.link.addr.clone().recipient());
+        if nested.users > 0 {
+            return Ok(());
         }
+        let Some(nested) = self.nested.remove(&key) else { return Ok(()) };
+        // No command of the guest is about it any more, and those that were are finished.
+        if nested.shadow.is_some() {
+            self.publish_shadows(shadows, change);
+        }
+        if nested.tag.is_some() {
+            self.publish(before, change);
+            drained(&self.facts.pipeline)?;
+        }
+        change.destroy_after(nested.link.node.clone(), nested.link.addr.clone().recipient());
+        Ok(())
     }
 }
 
@@ -220,7 +293,8 @@ impl State for ViommuState {
             slot.nested = slot.nested.filter(|key| self.nested.contains_key(key));
         }
         // 2. The data path's map is what the vdevices say.
-        self.publish(self.streams(), change);
+        self.publish(self.ids(), change);
+        self.publish_shadows(self.shadows(), change);
         // 3. Every device does what its guest says now.
         let virt_ids: Vec<_> = self.slots.keys().copied().collect();
         virt_ids.into_iter().try_for_each(|virt_id| self.refresh(virt_id, change))
@@ -233,6 +307,11 @@ impl State for ViommuState {
         let keys = self.slots.iter().map(|(virt_id, slot)| (*virt_id, slot.key)).collect();
         self.facts.view.store(Arc::new(View { nested, counters, keys }));
     }
+}
+
+/// The host finds the guest's entry illegal: what hardware does with such an entry is to abort.
+fn is_illegal(cause: &Cause) -> bool {
+    matches!(cause.errno(), Refusal::EINVAL)
 }
 
 /// Returns when nothing of this guest is unfinished in hardware. A guest that is out of service has nothing there.
