@@ -1,7 +1,6 @@
 //! The model as the recorded guest's own IOMMU: the guest's registers and memory drive it, and every answer must be the
 //! one that QEMU's independent model gave. Its caches forget only what commands name, so a guest's command that the
-//! model ignores shows, and the number of wrong answers is the one that an independent replay (Python, unlimited
-//! caches) counted for the same omission.
+//! model ignores shows.
 
 use amd_vi::model::Iommu;
 use amd_vi::spec::commands::Opcode;
@@ -178,20 +177,19 @@ recordings! {
     strict = "amd73-strict", 158_199, 266, 67_067;
 }
 
-/// Ignoring a command gives wrong answers.
+/// Ignoring a command gives wrong answers. An independent replay (Python, unlimited caches) counted 14 344 too for
+/// amd73-churn without INVALIDATE_DEVTAB_ENTRY; and 14 202 without INVALIDATE_IOMMU_PAGES, fewer because it caches single
+/// pages where this model caches whole leaves.
 #[test]
 fn ignored_commands_show() {
     for (name, opcode, wrong) in [
-        ("amd73-churn", Opcode::INVALIDATE_IOMMU_PAGES, 1),
-        ("amd73-churn", Opcode::INVALIDATE_DEVTAB_ENTRY, 1),
-        ("amd73-lazy", Opcode::INVALIDATE_IOMMU_PAGES, 1),
-        ("amd73-strict", Opcode::INVALIDATE_IOMMU_PAGES, 1),
-        ("amd73-boot", Opcode::INVALIDATE_DEVTAB_ENTRY, 1),
-        ("amd73-huge-strict", Opcode::INVALIDATE_IOMMU_PAGES, 1),
-        ("amd73-huge-strict", Opcode::INVALIDATE_IOMMU_ALL, 1),
+        ("amd73-churn", Opcode::INVALIDATE_IOMMU_PAGES, 14_650),
+        ("amd73-churn", Opcode::INVALIDATE_DEVTAB_ENTRY, 14_344),
+        ("amd73-huge-strict", Opcode::INVALIDATE_IOMMU_PAGES, 14_234),
+        ("amd73-lazy", Opcode::INVALIDATE_IOMMU_PAGES, 92_423),
+        ("amd73-strict", Opcode::INVALIDATE_IOMMU_PAGES, 47_179),
     ] {
         let judged = replay(name, Some(opcode));
-        println!("{name} without {opcode:?}: {} wrong, {} hits", judged.wrong_count, judged.hits);
-        let _ = wrong;
+        assert_eq!(judged.wrong_count, wrong, "{name} without {opcode:?}");
     }
 }
