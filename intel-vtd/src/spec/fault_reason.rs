@@ -68,7 +68,7 @@ reasons! {
     SM_FS_NO_READ = 0x76, "second stage does not let a first-stage entry be read (nested)";
     SM_FS_NO_WRITE = 0x77, "second stage does not let a first-stage entry's A or D be written (nested)";
     SM_SS_UNREADABLE = 0x78, "second-stage paging entry cannot be read";
-    SM_SS_NOT_PRESENT = 0x79, "second-stage paging entry has neither R nor W";
+    SM_SS_NO_PERMISSION = 0x79, "second-stage paging entry lacks R or W, or is not present (neither)";
     SM_SS_RESERVED = 0x7a, "second-stage paging entry has a reserved bit set";
     SM_SS_TABLE_UNREADABLE = 0x7b, "top second-stage paging entry cannot be read";
     SM_NOT_CANONICAL = 0x80, "address is not canonical for the first stage";
@@ -76,8 +76,8 @@ reasons! {
     SM_FS_NO_EXECUTE = 0x82, "first stage does not let the request execute";
     SM_BEYOND_MGAW = 0x83, "address is beyond the second stage's width";
     SM_SS_BEYOND = 0x84, "output of the first stage is beyond the second stage's width (nested)";
-    SM_NO_WRITE = 0x85, "no write permission";
-    SM_NO_READ = 0x86, "no read permission";
+    SM_NO_WRITE = 0x85, "first stage gives no write permission";
+    SM_NO_READ = 0x86, "first stage gives no read permission";
     SM_INTERRUPT_ADDRESS = 0x87, "address lies in the interrupt range";
     SM_FS_AD_UPDATE = 0x90, "first-stage A or D has to be set in a table that is not snooped";
     SM_FS_AD_UPDATE_FAILED = 0x91, "first-stage A or D could not be set";
