@@ -298,6 +298,20 @@ impl Viommu {
     pub fn mmio_write(&self, offset: u64, size: u32, value: u64) -> Result<(), Error> {
         self.here("mmio_write", |pipeline| pipeline.mmio_write(offset, size, value))
     }
+    /// See [`objects::Viommu::watched_pages`]; runs on this thread.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn watched_pages(&self) -> Result<Vec<u64>, Error> {
+        self.0.watched_pages()
+    }
+    /// See [`objects::Viommu::memory_written`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn memory_written(&self, gpa: u64, length: u64) -> Result<u32, Error> {
+        run(ObjectKind::Viommu, "attach_late", self.0.memory_written(gpa, length))
+    }
     /// See [`objects::Viommu::reset`].
     ///
     /// # Errors
