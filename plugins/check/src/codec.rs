@@ -50,7 +50,7 @@ fn runs(samples: &Samples, count: usize) -> Vec<Vec<&[u64]>> {
 pub(crate) fn takes_prefix(plugin: &Plugin, samples: &Samples) -> Checked {
     let codec = codec(plugin, samples)?;
     let streams = some_streams();
-    let ids = HostIds { tag: 3, streams: &streams, domains: &[] };
+    let ids = HostIds { tag: 3, streams: &streams, domains: &streams };
     for run in runs(samples, 400) {
         let (whole, words) = rewrite(plugin, &codec, &run.concat(), Classes::NONE, ids)?;
         let (mut sum, mut single) = (Rewritten::default(), Vec::new());
@@ -102,7 +102,7 @@ pub(crate) fn never_writes_past_out(plugin: &Plugin, samples: &Samples) -> Check
     let codec = codec(plugin, samples)?;
     let words = plugin.info().command_words;
     let streams = some_streams();
-    let ids = HostIds { tag: 1, streams: &streams, domains: &[] };
+    let ids = HostIds { tag: 1, streams: &streams, domains: &streams };
     for run in runs(samples, 100) {
         let guest = run.concat();
         let (most, _) = rewrite(plugin, &codec, &guest, Classes::NONE, ids)?;
@@ -128,44 +128,48 @@ fn placed(places: &[u64], id: u32) -> Vec<u64> {
 pub(crate) fn names_only_given_ids(plugin: &Plugin, samples: &Samples) -> Checked {
     let codec = codec(plugin, samples)?;
     let mut named = 0;
-    let mut table = vec![0; STREAMS];
-    let ids = (0..8).map(|bit| 1 << bit).chain([0x03, 0x55, 0xaa, 0xff]);
+    let (zeros, mut table) = (vec![0; STREAMS], vec![0; STREAMS]);
+    let plain = HostIds { tag: 0, streams: &zeros, domains: &zeros };
     for command in &samples.commands {
-        let zeros = vec![0; STREAMS];
-        let plain = HostIds { tag: 0, streams: &zeros, domains: &[] };
-        let (done, base) = rewrite(plugin, &codec, command, Classes::NONE, plain)?;
+        let rewritten = |ids: HostIds<'_>| rewrite(plugin, &codec, command, Classes::NONE, ids);
+        let (done, base) = rewritten(plain)?;
         if done.taken == 0 || done.written == 0 {
             continue;
         }
         let differ = |other: &[u64]| base.iter().zip(other).map(|(a, b)| a ^ b).collect::<Vec<u64>>();
-        let (mut tags, mut streams) = (Vec::new(), Vec::new());
-        for id in ids.clone() {
-            let (_, out) =
-                rewrite(plugin, &codec, command, Classes::NONE, HostIds { tag: id, streams: &zeros, domains: &[] })?;
-            if id == 1 {
-                tags = differ(&out);
-            }
-            ensure!(differ(&out) == placed(&tags, id), "{command:x?} for tag {id:#x}: {out:x?}, for tag 0: {base:x?}");
-
+        let (mut tags, mut streams, mut domains) = (Vec::new(), Vec::new(), Vec::new());
+        // The lowest bit tells where an ID stands, all others must stand there too.
+        for id in (0..8).map(|bit| 1 << bit).chain([0x03, 0x55, 0xaa, 0xff]) {
             table.fill(id);
-            let (_, out) =
-                rewrite(plugin, &codec, command, Classes::NONE, HostIds { tag: 0, streams: &table, domains: &[] })?;
-            if id == 1 {
-                streams = differ(&out);
+            for (what, places, ids) in [
+                ("tag", &mut tags, HostIds { tag: id, ..plain }),
+                ("stream", &mut streams, HostIds { streams: &table, ..plain }),
+                ("domain's tag", &mut domains, HostIds { domains: &table, ..plain }),
+            ] {
+                let (_, out) = rewritten(ids)?;
+                if id == 1 {
+                    *places = differ(&out);
+                }
+                let right = differ(&out) == placed(places, id);
+                ensure!(right, "{command:x?} for {what} {id:#x}: {out:x?}, for {what} 0: {base:x?}");
             }
-            let right = differ(&out) == placed(&streams, id);
-            ensure!(right, "{command:x?} for stream {id:#x}: {out:x?}, for stream 0: {base:x?}");
         }
-        let (has_tag, has_stream) = (tags.iter().any(|word| *word != 0), streams.iter().any(|word| *word != 0));
-        ensure!(done.tlb == 0 || has_tag, "{command:x?} invalidates a TLB without the tag given: {base:x?}");
+        let has = |places: &[u64]| places.iter().any(|word| *word != 0);
+        let (has_tag, has_stream, has_domain) = (has(&tags), has(&streams), has(&domains));
+        ensure!(
+            done.tlb == 0 || has_tag || has_domain,
+            "{command:x?} invalidates a TLB without a tag given: {base:x?}"
+        );
         ensure!(done.atc == 0 || has_stream, "{command:x?} names no stream of those given: {base:x?}");
         named += 1;
 
-        // Only the table says which streams there are: without one, nothing that names a stream goes out.
-        let (done, _) =
-            rewrite(plugin, &codec, command, Classes::NONE, HostIds { tag: 0, streams: &[], domains: &[] })?;
+        // Only the tables say what there is: without them, nothing that names a stream or a domain goes out.
+        let (done, _) = rewritten(HostIds { streams: &[], ..plain })?;
         let local = done.taken == 1 && done.written == 0 && done.local_stream == 1;
         ensure!(has_stream == local, "{command:x?}: names a stream: {has_stream}; without any stream: {done:?}");
+        let (done, _) = rewritten(HostIds { domains: &[], ..plain })?;
+        let local = done.taken == 1 && done.written == 0 && done.local_domain == 1;
+        ensure!(has_domain == local, "{command:x?}: names a domain: {has_domain}; without any domain: {done:?}");
     }
     if named == 0 { Err(Verdict::Skipped("no sample command reaches the hardware")) } else { Ok(()) }
 }
@@ -175,7 +179,7 @@ pub(crate) fn is_pure(plugin: &Plugin, samples: &Samples) -> Checked {
     let streams = some_streams();
     let runs = runs(samples, 50);
     let transcript = || -> Result<Vec<_>, CallError> {
-        let ids = HostIds { tag: 9, streams: &streams, domains: &[] };
+        let ids = HostIds { tag: 9, streams: &streams, domains: &streams };
         runs.iter().map(|run| rewrite(plugin, &codec, &run.concat(), Classes::ATC, ids)).collect()
     };
     let first = transcript()?;

@@ -15,7 +15,7 @@
 //! | [`bits`] | every opcode of the table: nothing else, everything else, legal commands; each with every bit and every pair of bits flipped | no bit outside the list passes, alone or beside any one other |
 //! | [`unknown`] | every other opcode value, in the same way | no other opcode passes |
 //! | [`values`] | every value of the fields that have reserved values, over an empty and a full command, with and without forbidden bits | no reserved combination passes |
-//! | [`ids`] | every bit and pair of bits of the host's tag and streams, every guest stream bit | host words name what was given, in its place, and nothing else |
+//! | [`ids`] | every bit and pair of bits of the host's tags and streams, every bit of a guest stream or domain | host words name what was given, in its place, and nothing else |
 //! | [`batches`] | every sequence of three commands of every kind, on every `before`, in every room; long random ones | what becomes of a command does not depend on its neighbours, except through order and room |
 //! | [`entries`] | every bit and pair of bits of a guest table entry, every value of its restricted fields | keys hold allowed bits only, and say what the entry says |
 //!

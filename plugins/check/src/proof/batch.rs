@@ -1,25 +1,22 @@
 //! Several commands at once: each is treated as if it stood alone, but for order and room.
 
-use super::single::some_streams;
+use super::single::{some_domains, some_streams};
 use super::table::masks;
-use super::{Becomes, CommandTable, Judged, same};
+use super::{CommandTable, Judged, same};
 use crate::random::Random;
 use viommu_plugin::{Classes, Codec, HostIds};
 
-/// Guest streams with and without a vdevice in [`some_streams`].
+/// Guest streams with and without a vdevice in [`some_streams`]; domains with and without a tag in [`some_domains`].
 const PRESENT: u64 = 1;
 const ABSENT: u64 = 2;
 
-/// One command of each kind: each row legal, with a stream that is absent, with a forbidden bit; and an unknown opcode.
+/// One command of each kind: each row legal, with a stream or domain that is absent, with a forbidden bit; and an unknown opcode.
 fn kinds(table: &CommandTable) -> Vec<Vec<u64>> {
     let mut kinds = Vec::new();
     for row in &table.rows {
         let mut command = row.base.clone();
-        let stream = match row.becomes {
-            Becomes::Host { stream, .. } | Becomes::Hint { stream } | Becomes::Configuration { stream } => stream,
-            Becomes::Sync => None,
-        };
-        if let Some(field) = stream {
+        // At most one of the two is there.
+        if let Some(field) = row.becomes.stream().or(row.becomes.domain()) {
             field.put(&mut command, ABSENT);
             kinds.push(command.clone());
             field.put(&mut command, PRESENT);
@@ -46,8 +43,8 @@ fn kinds(table: &CommandTable) -> Vec<Vec<u64>> {
 /// # Errors
 /// The first batch that `codec` treats otherwise than `table`.
 pub fn batches(codec: &dyn Codec, table: &CommandTable, seed: u64) -> Judged {
-    let streams = some_streams();
-    let ids = HostIds { tag: 0x00a7, streams: &streams, domains: &[] };
+    let (streams, domains) = (some_streams(), some_domains());
+    let ids = HostIds { tag: 0x00a7, streams: &streams, domains: &domains };
     let kinds = kinds(table);
     let mut judged = 0;
     let mut ask = |batch: &[u64], before: u32, room: usize| {

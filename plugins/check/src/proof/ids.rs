@@ -1,10 +1,10 @@
 //! The IDs: host words name what was given, whole, in its place, and nothing else.
 
 use super::single::full;
-use super::{Becomes, CommandTable, Judged, same};
-use viommu_plugin::{Classes, Codec, HostIds, NO_STREAM};
+use super::{Becomes, CommandTable, Field, Judged, same};
+use viommu_plugin::{Classes, Codec, HostIds, NO_STREAM, NO_TAG};
 
-/// Guest streams in the tables lent: every number below has its place.
+/// Guest streams and domains in the tables lent: every number below has its place.
 const STREAMS: usize = 1 << 12;
 
 /// Zero, all ones, every bit and every pair of bits of a number of `width` bits.
@@ -17,54 +17,68 @@ fn numbers(width: u32) -> Vec<u32> {
     all
 }
 
-/// Every bit and pair of bits of the tag; of the host's stream; of the guest's stream, with every other stream of the
-/// table being somebody else's; in an otherwise sparse and an otherwise full command.
+/// Every bit and pair of bits of the tag; of the host's stream or of a domain's tag; of the guest's stream or domain, with
+/// every other one of the table being somebody else's; in an otherwise sparse and an otherwise full command.
 ///
 /// # Errors
 /// The first command that `codec` treats otherwise than `table`.
 pub fn ids(codec: &dyn Codec, table: &CommandTable) -> Judged {
     let mut judged = 0;
     for row in &table.rows {
-        let (tag, stream) = match row.becomes {
-            Becomes::Host { tag, stream, .. } => (tag, stream),
-            Becomes::Hint { stream } | Becomes::Configuration { stream } => (None, stream),
-            Becomes::Sync => (None, None),
-        };
         for fill in [row.base.clone(), full(row)] {
-            let mut ask = |command: &[u64], tag, streams: &[u32]| {
+            let mut ask = |command: &[u64], ids: HostIds<'_>| {
                 judged += 1;
-                same(codec, table, command, Classes::NONE, HostIds { tag, streams, domains: &[] }, 1)
+                same(codec, table, command, Classes::NONE, ids, 1)
             };
-            if let Some(tag) = tag {
+            if let Becomes::Host { tag: Some(tag), .. } = row.becomes {
                 for given in numbers(tag.width()) {
-                    ask(&fill, given, &[9; 4])?;
+                    ask(&fill, HostIds { tag: given, streams: &[9; 4], domains: &[] })?;
                 }
             }
-            let Some(field) = stream else { continue };
-            // Somebody else's everywhere, so that a wrong place shows.
-            let mut streams = vec![0x5555_aaaa; STREAMS];
-            let mut command = fill.clone();
-            for guest in numbers(field.width()).into_iter().chain(0..64) {
-                field.put(&mut command, guest.into());
-                let Some(slot) = streams.get_mut(guest as usize) else {
-                    ask(&command, 7, &streams)?;
-                    continue;
-                };
-                *slot = NO_STREAM;
-                ask(&command, 7, &streams)?;
-                streams[guest as usize] = 0x1234_5678;
-                ask(&command, 7, &streams)?;
-                // The table ends right before, and right behind.
-                ask(&command, 7, &streams[..guest as usize])?;
-                ask(&command, 7, &streams[..=guest as usize])?;
-                streams[guest as usize] = 0x5555_aaaa;
+            if let Some(field) = row.becomes.stream() {
+                looked_up(field, NO_STREAM, &fill, |command, streams| {
+                    ask(command, HostIds { tag: 7, streams, domains: &[3; 4] })
+                })?;
             }
-            for host in numbers(field.width()).into_iter().filter(|host| *host != NO_STREAM) {
-                field.put(&mut command, 5);
-                streams[5] = host;
-                ask(&command, 7, &streams)?;
+            if let Some(field) = row.becomes.domain() {
+                looked_up(field, NO_TAG, &fill, |command, domains| {
+                    ask(command, HostIds { tag: 7, streams: &[9; 4], domains })
+                })?;
             }
         }
     }
     Ok(judged)
+}
+
+/// Asks about every guest number in `field` that matters, there and not there (`none`), and about every host number.
+fn looked_up(
+    field: Field,
+    none: u32,
+    fill: &[u64],
+    mut ask: impl FnMut(&[u64], &[u32]) -> Result<(), String>,
+) -> Result<(), String> {
+    // Somebody else's everywhere, so that a wrong place shows.
+    let mut given = vec![0x5555_aaaa; STREAMS];
+    let mut command = fill.to_vec();
+    for guest in numbers(field.width()).into_iter().chain(0..64) {
+        field.put(&mut command, guest.into());
+        let Some(slot) = given.get_mut(guest as usize) else {
+            ask(&command, &given)?;
+            continue;
+        };
+        *slot = none;
+        ask(&command, &given)?;
+        given[guest as usize] = 0x1234_5678;
+        ask(&command, &given)?;
+        // The table ends right before, and right behind.
+        ask(&command, &given[..guest as usize])?;
+        ask(&command, &given[..=guest as usize])?;
+        given[guest as usize] = 0x5555_aaaa;
+    }
+    for host in numbers(field.width()).into_iter().filter(|host| *host != none) {
+        field.put(&mut command, 5);
+        given[5] = host;
+        ask(&command, &given)?;
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use super::table::masks;
 use super::{CommandTable, Judged, Row, WORDS_MAX, same};
 use crate::random::Random;
-use viommu_plugin::{Classes, Codec, HostIds, NO_STREAM};
+use viommu_plugin::{Classes, Codec, HostIds, NO_STREAM, NO_TAG};
 
 /// Seed of everything random here: a proof is the same every time.
 const SEED: u64 = 0x9e37;
@@ -34,6 +34,11 @@ pub(super) fn some_streams() -> Vec<u32> {
     (0..64).map(|id| if id % 4 < 2 { 0x8000_0040 + id * 0x0101 } else { NO_STREAM }).collect()
 }
 
+/// Guest domains of which half have a tag.
+pub(super) fn some_domains() -> Vec<u32> {
+    (0..64).map(|id| if id % 4 < 2 { 0x1080 + id * 0x0101 } else { NO_TAG }).collect()
+}
+
 /// A row's base with every allowed bit set that has no reserved values.
 pub(super) fn full(row: &Row) -> Vec<u64> {
     let (allowed, restricted) = (masks(&row.allowed), masks(&row.restricted));
@@ -42,8 +47,8 @@ pub(super) fn full(row: &Row) -> Vec<u64> {
 
 /// Judges each of `bases` with no, one and two bits flipped anywhere.
 fn flipped(codec: &dyn Codec, table: &CommandTable, bases: &[Vec<u64>]) -> Judged {
-    let streams = some_streams();
-    let ids = HostIds { tag: 0xa5c3, streams: &streams, domains: &[] };
+    let (streams, domains) = (some_streams(), some_domains());
+    let ids = HostIds { tag: 0xa5c3, streams: &streams, domains: &domains };
     bases.iter().map(|base| flips(base, |command| same(codec, table, command, Classes::NONE, ids, 1))).sum()
 }
 
@@ -87,8 +92,8 @@ pub fn unknown(codec: &dyn Codec, table: &CommandTable) -> Judged {
 /// # Errors
 /// The first command that `codec` treats otherwise than `table`.
 pub fn values(codec: &dyn Codec, table: &CommandTable) -> Judged {
-    let streams = some_streams();
-    let ids = HostIds { tag: 0x0c3a, streams: &streams, domains: &[] };
+    let (streams, domains) = (some_streams(), some_domains());
+    let ids = HostIds { tag: 0x0c3a, streams: &streams, domains: &domains };
     let mut random = Random::new(SEED);
     let mut judged = 0;
     for row in &table.rows {

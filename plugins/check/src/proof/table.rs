@@ -67,6 +67,27 @@ pub enum Becomes {
         /// Where the stream stands.
         stream: Option<Field>,
     },
+    /// It goes to the hardware with this opcode and the host's tag of the guest's domain in that domain's place. If no
+    /// nested HWPT has the domain, it is complete instead.
+    Domain {
+        /// Its class.
+        class: Classes,
+        /// Its opcode on the way out, as bits of word 0.
+        opcode: u64,
+        /// Where the domain stands.
+        domain: Field,
+    },
+    /// As [`Becomes::Host`] with a stream that stands in two places: the first says which device, both become its stream.
+    Device {
+        /// Its class.
+        class: Classes,
+        /// Its opcode on the way out, as bits of word 0.
+        opcode: u64,
+        /// Where the stream stands.
+        stream: Field,
+        /// Where it stands again.
+        copy: Field,
+    },
     /// A hint: complete. If it names a stream without a vdevice, it counts as local.
     Hint {
         /// Where the stream stands.
@@ -74,11 +95,31 @@ pub enum Becomes {
     },
     /// The rewrite stops with [`Stop::SYNC`].
     Sync,
+    /// The rewrite stops with [`Stop::SHADOW`].
+    Shadow,
     /// The rewrite stops with [`Stop::CONFIGURATION`], unless it names a stream without a vdevice.
     Configuration {
         /// Where the stream stands, if it names one.
         stream: Option<Field>,
     },
+}
+
+impl Becomes {
+    /// Where the stream stands, if it names one.
+    pub(super) fn stream(&self) -> Option<Field> {
+        match *self {
+            Self::Host { stream, .. } | Self::Hint { stream } | Self::Configuration { stream } => stream,
+            Self::Device { stream, .. } => Some(stream),
+            Self::Domain { .. } | Self::Sync | Self::Shadow => None,
+        }
+    }
+    /// Where the guest's domain stands, if it names one that is looked up.
+    pub(super) fn domain(&self) -> Option<Field> {
+        match *self {
+            Self::Domain { domain, .. } => Some(domain),
+            _ => None,
+        }
+    }
 }
 
 /// Whether the values of a row's restricted fields are legal together.
@@ -135,7 +176,8 @@ pub struct CommandTable {
 /// What becomes of one command.
 enum Step {
     Host(Classes, [u64; WORDS_MAX]),
-    Local,
+    LocalStream,
+    LocalDomain,
     Hint,
     Stop(Stop, GuestFault),
 }
@@ -211,25 +253,26 @@ impl CommandTable {
         if command.iter().zip(allowed).any(|(word, allowed)| word & !allowed != 0) || !(row.legal)(command) {
             return Step::Stop(Stop::FAULT, GuestFault::RESERVED_BITS);
         }
-        let stream = match row.becomes {
-            Becomes::Host { stream, .. } | Becomes::Hint { stream } | Becomes::Configuration { stream } => stream,
-            Becomes::Sync => None,
-        };
-        let host_stream = match stream {
+        let host_stream = match row.becomes.stream() {
             None => 0,
             Some(field) => match ids.stream(field.get(command) as u32) {
-                None => return Step::Local,
+                None => return Step::LocalStream,
                 Some(stream) => stream,
             },
+        };
+        let with_opcode = |opcode: u64| {
+            let mut words = [0; WORDS_MAX];
+            words[..self.words].copy_from_slice(command);
+            words[0] = words[0] & !self.opcode | opcode;
+            words
         };
         match row.becomes {
             Becomes::Hint { .. } => Step::Hint,
             Becomes::Sync => Step::Stop(Stop::SYNC, GuestFault::NONE),
+            Becomes::Shadow => Step::Stop(Stop::SHADOW, GuestFault::NONE),
             Becomes::Configuration { .. } => Step::Stop(Stop::CONFIGURATION, GuestFault::NONE),
             Becomes::Host { class, opcode, tag, stream } => {
-                let mut words = [0; WORDS_MAX];
-                words[..self.words].copy_from_slice(command);
-                words[0] = words[0] & !self.opcode | opcode;
+                let mut words = with_opcode(opcode);
                 if let Some(tag) = tag {
                     tag.put(&mut words, ids.tag.into());
                 }
@@ -238,6 +281,20 @@ impl CommandTable {
                 }
                 Step::Host(class, words)
             }
+            Becomes::Device { class, opcode, stream, copy } => {
+                let mut words = with_opcode(opcode);
+                stream.put(&mut words, host_stream.into());
+                copy.put(&mut words, host_stream.into());
+                Step::Host(class, words)
+            }
+            Becomes::Domain { class, opcode, domain } => match ids.domain(domain.get(command) as u32) {
+                None => Step::LocalDomain,
+                Some(tag) => {
+                    let mut words = with_opcode(opcode);
+                    domain.put(&mut words, tag.into());
+                    Step::Host(class, words)
+                }
+            },
         }
     }
 
@@ -249,7 +306,8 @@ impl CommandTable {
         for command in guest.chunks_exact(self.words) {
             match self.step(command, &ids) {
                 Step::Stop(stop, fault) => return Rewritten { stop, fault, ..done },
-                Step::Local => done.local_stream += 1,
+                Step::LocalStream => done.local_stream += 1,
+                Step::LocalDomain => done.local_domain += 1,
                 Step::Hint => done.hints += 1,
                 Step::Host(class, words) => {
                     if class == Classes::ATC && unsynced.any(Classes::TLB) {
