@@ -70,6 +70,24 @@ impl ArmDriver {
         bring_up::take_over(hardware)
     }
 
+    /// The machine: for a driver of more than the SMMU, that holds this one.
+    pub fn hardware(&self) -> &dyn Hardware {
+        &*self.hardware
+    }
+
+    /// The VMID of a stage-2 table.
+    ///
+    /// # Errors
+    /// ENOENT if there is no such table.
+    pub fn vmid(&self, stage2: u32) -> Result<u16, Refusal> {
+        self.stage2(stage2).map(Stage2::tag)
+    }
+
+    /// log2 of the largest command queue (IDR1.CMDQS).
+    pub fn command_queue_log2(&self) -> u8 {
+        self.identity.idr1.cmdqs()
+    }
+
     /// What of this SMMU decides bits of every STE.
     fn host_ste(&self) -> HostSte {
         let (idr0, idr1) = (self.identity.idr0, self.identity.idr1);

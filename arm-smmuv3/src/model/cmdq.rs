@@ -22,7 +22,10 @@ impl Smmu {
                 return consumed;
             }
             let outcome = match self.fetch(queue.entry(cons)) {
-                Some(command) => self.execute(command),
+                Some(command) => {
+                    self.syncs += u64::from(Opcode::of(command[0]) == Opcode::SYNC);
+                    self.execute(command)
+                }
                 None => Err(CommandError::ABT),
             };
             if let Err(error) = outcome {
@@ -35,7 +38,24 @@ impl Smmu {
         budget
     }
 
-    fn fetch(&self, address: u64) -> Option<[u64; COMMAND_WORDS]> {
+    /// Executes a command that another queue than the SMMU's own fetched (a CMDQV beside it). `atc_timed_out` is that
+    /// queue's "an ATC_INV since the last CMD_SYNC was not answered".
+    ///
+    /// # Errors
+    /// What the queue stops with: CERROR_ILL, or CERROR_ATC_INV_SYNC for a CMD_SYNC behind such an ATC_INV.
+    pub fn execute_for(
+        &mut self,
+        command: [u64; COMMAND_WORDS],
+        atc_timed_out: &mut bool,
+    ) -> Result<(), CommandError> {
+        std::mem::swap(&mut self.atc_timed_out, atc_timed_out);
+        let outcome = self.execute(command);
+        std::mem::swap(&mut self.atc_timed_out, atc_timed_out);
+        outcome
+    }
+
+    /// Reads a command; `None` where there is no memory.
+    pub fn fetch(&self, address: u64) -> Option<[u64; COMMAND_WORDS]> {
         let mut bytes = [0; COMMAND_BYTES as usize];
         self.host.read(address, &mut bytes).ok()?;
         let both = u128::from_le_bytes(bytes);

@@ -26,6 +26,8 @@ mod stream;
 mod tlb;
 mod walk;
 
+pub use queue::Queue;
+
 use atc::Atc;
 use context::{Context, Route};
 use fault::Fault;
@@ -59,6 +61,8 @@ pub struct Smmu {
     unresponsive: FxHashSet<u32>,
     /// An ATC_INV since the last CMD_SYNC was not answered.
     atc_timed_out: bool,
+    /// CMD_SYNCs that the command queue completed or stopped at, ever.
+    syncs: u64,
 }
 
 impl Smmu {
@@ -80,7 +84,23 @@ impl Smmu {
             stats: CacheStats::default(),
             unresponsive: FxHashSet::default(),
             atc_timed_out: false,
+            syncs: 0,
         })
+    }
+
+    /// What the SMMU reaches: for blocks beside it that fetch commands of their own.
+    pub fn host(&self) -> &dyn ModelHost {
+        &*self.host
+    }
+
+    /// log2 of the largest command queue (IDR1.CMDQS).
+    pub fn command_queue_log2(&self) -> u8 {
+        self.identity.idr1().cmdqs()
+    }
+
+    /// CMD_SYNCs that its own command queue came to, ever.
+    pub fn syncs(&self) -> u64 {
+        self.syncs
     }
 
     fn answer(&mut self, request: &Request) -> Answer {

@@ -4,7 +4,7 @@ use crate::spec::registers::QueueBase;
 
 /// Where a queue is, and how large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Queue {
+pub struct Queue {
     base: u64,
     log2: u32,
     entry_bytes: u64,
@@ -15,30 +15,30 @@ impl Queue {
     const LOG2_MOST: u8 = 19;
 
     /// The queue of a BASE register; `log2_most` is the ID register's limit, which a larger LOG2SIZE is cut to.
-    pub(crate) fn new(base: QueueBase, log2_most: u8, entry_bytes: u64) -> Self {
+    pub fn new(base: QueueBase, log2_most: u8, entry_bytes: u64) -> Self {
         let log2 = u32::from(base.log2size().min(log2_most).min(Self::LOG2_MOST));
         let bytes = (entry_bytes << log2).max(32);
         Self { base: base.address() & !(bytes - 1), log2, entry_bytes }
     }
 
     /// `index` without bits that this queue does not have.
-    pub(crate) fn cut(&self, index: u32) -> u32 {
+    pub fn cut(&self, index: u32) -> u32 {
         index & ((2 << self.log2) - 1)
     }
     /// The index after `index`.
-    pub(crate) fn next(&self, index: u32) -> u32 {
+    pub fn next(&self, index: u32) -> u32 {
         self.cut(index.wrapping_add(1))
     }
     /// Address of the entry at `index`.
-    pub(crate) fn entry(&self, index: u32) -> u64 {
+    pub fn entry(&self, index: u32) -> u64 {
         self.base + self.entry_bytes * u64::from(index & ((1 << self.log2) - 1))
     }
     /// Whether nothing is between `cons` and `prod`.
-    pub(crate) fn is_empty(&self, prod: u32, cons: u32) -> bool {
+    pub fn is_empty(&self, prod: u32, cons: u32) -> bool {
         self.cut(prod) == self.cut(cons)
     }
     /// Whether there is no room: same entry, other lap.
-    pub(crate) fn is_full(&self, prod: u32, cons: u32) -> bool {
+    pub fn is_full(&self, prod: u32, cons: u32) -> bool {
         self.cut(prod) ^ self.cut(cons) == 1 << self.log2
     }
 }

@@ -1,6 +1,6 @@
 //! The physical IOMMU, for backends that program it themselves.
 
-use crate::{EntryKey, Refusal, Register, TranslationMode};
+use crate::{EntryKey, HwQueueRequest, Refusal, Register, TranslationMode, VirtualInterface};
 
 /// What a driver may use of the machine. Implemented by the host; no call may be made outside a driver call.
 pub trait Hardware: Send {
@@ -158,6 +158,9 @@ impl EventOwner {
     pub const HOST: Self = Self(1);
     /// Records were lost in the hardware's queue before this point; it names no stream.
     pub const LOST: Self = Self(2);
+    /// The guest of the virtual interface whose handle is in [`HostEvent::stream`]: something about the queues that it
+    /// drives itself. Goes to its frontend with [`crate::NO_STREAM`] as the guest's ID.
+    pub const INTERFACE: Self = Self(3);
 }
 
 /// One record of the physical event queue.
@@ -166,7 +169,7 @@ impl EventOwner {
 pub struct HostEvent {
     /// Guest's or host's.
     pub owner: EventOwner,
-    /// Host stream it names.
+    /// Host stream it names, or the virtual interface.
     pub stream: u32,
     /// The vendor's event number.
     pub code: u32,
@@ -225,4 +228,68 @@ pub trait Driver: Send + 'static {
     fn queue_resume(&mut self);
     /// Takes the oldest record of the physical event queue.
     fn event(&mut self) -> Option<HostEvent>;
+    /// An interrupt came in on this line since the last call of [`Driver::event`], which is called next.
+    fn interrupt(&mut self, _line: u32) {}
+    /// Gives a part of the IOMMU to the guest of this stage 2: asked for each vIOMMU.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP if there are no such parts: the guest's commands go the usual way then. ENOSPC if all are given.
+    fn interface_create(&mut self, _stage2: u32) -> Result<VirtualInterface, Refusal> {
+        Err(no_interfaces())
+    }
+    /// Takes it back. Its queues and streams are gone.
+    ///
+    /// # Errors
+    /// If the hardware does not answer; it is not given to anybody else then.
+    fn interface_destroy(&mut self, _interface: u32) -> Result<(), Refusal> {
+        Err(no_interfaces())
+    }
+    /// Commands in the interface's queues that name `virt_id` are about host stream `stream` from now on.
+    ///
+    /// # Errors
+    /// EINVAL if hardware cannot hold `virt_id`, EEXIST if it is set, ENOSPC if there is no room for one more.
+    fn interface_stream_set(&mut self, _interface: u32, _virt_id: u32, _stream: u32) -> Result<(), Refusal> {
+        Err(no_interfaces())
+    }
+    /// Commands that name `virt_id` are about nothing from now on.
+    ///
+    /// # Errors
+    /// ENOENT if it is not set.
+    fn interface_stream_clear(&mut self, _interface: u32, _virt_id: u32) -> Result<(), Refusal> {
+        Err(no_interfaces())
+    }
+    /// Commands in the interface's queues that name the guest's domain `domain` are about `tag` from now on. Only for
+    /// hardware in which guests' commands name domains.
+    ///
+    /// # Errors
+    /// EINVAL if hardware cannot hold `domain`.
+    fn interface_domain_set(&mut self, _interface: u32, _domain: u32, _tag: u32) -> Result<(), Refusal> {
+        Ok(())
+    }
+    /// Commands that name the guest's domain `domain` are about nothing but the nesting parent's own tag.
+    ///
+    /// # Errors
+    /// If the hardware does not answer.
+    fn interface_domain_clear(&mut self, _interface: u32, _domain: u32) -> Result<(), Refusal> {
+        Ok(())
+    }
+    /// Lets hardware use a queue in the guest's memory; its handle. `pa` is where it is, if the interface has
+    /// [`VirtualInterface::PHYSICAL_QUEUES`], else 0. Whether it runs is the guest's affair.
+    ///
+    /// # Errors
+    /// EINVAL if it cannot be like this, EEXIST if there is one with this kind and index, EIO if another comes first.
+    fn hw_queue_create(&mut self, _interface: u32, _queue: &HwQueueRequest, _pa: u64) -> Result<u32, Refusal> {
+        Err(no_interfaces())
+    }
+    /// Hardware touches the queue no more, and nothing of it is left for the next.
+    ///
+    /// # Errors
+    /// If the hardware does not answer.
+    fn hw_queue_destroy(&mut self, _queue: u32) -> Result<(), Refusal> {
+        Err(no_interfaces())
+    }
+}
+
+fn no_interfaces() -> Refusal {
+    Refusal::new(Refusal::EOPNOTSUPP, "this IOMMU has no parts that a guest could drive itself")
 }

@@ -1,6 +1,6 @@
 //! The register frame a guest sees.
 
-use crate::{GuestFault, Message, Refusal};
+use crate::{GuestFault, HwQueueRequest, Message, Refusal};
 
 /// One register with its value: how ID registers are handed in.
 #[repr(C)]
@@ -22,6 +22,8 @@ impl Actions {
     pub const KICK: u32 = 1;
     /// [`Frontend::mode`] or the table base may have changed: every vdevice's entry must be read again.
     pub const RECONFIGURE: u32 = 2;
+    /// [`Frontend::hw_queues`] may have changed.
+    pub const HW_QUEUES: u32 = 4;
     /// Whether any of `bits` is set.
     pub fn any(self, bits: u32) -> bool {
         self.0 & bits != 0
@@ -212,7 +214,8 @@ pub trait Frontend: Send + 'static {
     fn fault(&mut self, fault: GuestFault) -> Effects;
     /// The SYNC at the head is complete: advances past it and signals as it asks (IRQ, MSI, store).
     fn sync_done(&mut self, command: &[u64]) -> Effects;
-    /// Delivers an event record of a device to the guest, with the guest's ID in it.
+    /// Delivers an event record of a device to the guest, with the guest's ID in it. [`crate::NO_STREAM`]: it is about the
+    /// queues that the guest drives itself.
     fn event(&mut self, virt_id: u32, record: &[u64]) -> Effects;
     /// Events were lost before they reached the guest: shows what hardware shows on overflow.
     fn event_lost(&mut self) -> Effects;
@@ -242,4 +245,9 @@ pub trait Frontend: Send + 'static {
     /// If the bytes are cut short, go on behind the end, are of an unknown version or hold what no frontend can be in. If
     /// the guest was shown other ID registers than this frontend shows: by register and field.
     fn restore(&mut self, state: &[u8]) -> Result<(), Refusal>;
+    /// The queues that the guest's registers ask hardware to use itself, in the order in which they are to be made; how
+    /// many there are. Those that do not fit in `queues` are not written.
+    fn hw_queues(&self, _queues: &mut [HwQueueRequest]) -> usize {
+        0
+    }
 }

@@ -38,10 +38,16 @@ impl Refusal {
     pub const EINVAL: i32 = 22;
     /// A value this implementation does not support.
     pub const EOPNOTSUPP: i32 = 95;
+    /// No such address.
+    pub const ENXIO: i32 = 6;
+    /// An address that is not backed, or not as it must be.
+    pub const EFAULT: i32 = 14;
     /// No memory.
     pub const ENOMEM: i32 = 12;
     /// No such ID.
     pub const ENOENT: i32 = 2;
+    /// In use.
+    pub const EBUSY: i32 = 16;
     /// Exists already.
     pub const EEXIST: i32 = 17;
     /// A pool is exhausted.
