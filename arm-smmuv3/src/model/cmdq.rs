@@ -43,11 +43,7 @@ impl Smmu {
     ///
     /// # Errors
     /// What the queue stops with: CERROR_ILL, or CERROR_ATC_INV_SYNC for a CMD_SYNC behind such an ATC_INV.
-    pub fn execute_for(
-        &mut self,
-        command: [u64; COMMAND_WORDS],
-        atc_timed_out: &mut bool,
-    ) -> Result<(), CommandError> {
+    pub fn execute_for(&mut self, command: [u64; COMMAND_WORDS], atc_timed_out: &mut bool) -> Result<(), CommandError> {
         std::mem::swap(&mut self.atc_timed_out, atc_timed_out);
         let outcome = self.execute(command);
         std::mem::swap(&mut self.atc_timed_out, atc_timed_out);

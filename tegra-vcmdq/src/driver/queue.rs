@@ -2,9 +2,7 @@
 
 use super::TegraDriver;
 use super::bring_up::{place, poll};
-use crate::spec::{
-    CMDQ_ERR, CMDQV, Enable, VCMDQ_PAGE0, VCMDQ_PAGE1, VCMDQ_STRIDE, VcmdqBase, offset, page0, page1,
-};
+use crate::spec::{CMDQ_ERR, CMDQV, Enable, VCMDQ_PAGE0, VCMDQ_PAGE1, VCMDQ_STRIDE, VcmdqBase, offset, page0, page1};
 use arm_smmuv3::spec::commands::{COMMAND_BYTES, Opcode, Sync};
 use viommu_plugin::{HwQueueKind, HwQueueRequest, Refusal};
 

@@ -142,9 +142,7 @@ impl GuestCmdqv {
             offset::CONFIG | offset::STATUS => self.config.into_bits(),
             offset::PARAM => self.param.into_bits(),
             offset::VINTF_ERR_MAP => u32::from(self.errors != 0),
-            offset::VINTF_INT_MASK..offset::CMDQ_ERR_MAP => {
-                self.int_mask[((at - offset::VINTF_INT_MASK) / 4) as usize]
-            }
+            offset::VINTF_INT_MASK..offset::CMDQ_ERR_MAP => self.int_mask[((at - offset::VINTF_INT_MASK) / 4) as usize],
             offset::CMDQ_ERR_MAP..0x34 => errors((at - offset::CMDQ_ERR_MAP) / 4),
             offset::CMDQ_ALLOC..offset::VINTF => {
                 let queue = self.queues.get(((at - offset::CMDQ_ALLOC) / 4) as usize);

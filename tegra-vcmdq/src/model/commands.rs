@@ -50,9 +50,7 @@ fn own(vintf: &Vintf, words: [u64; COMMAND_WORDS]) -> Result<[u64; COMMAND_WORDS
         Opcode::SYNC if Signal(Sync::from_words(words).cs()) != Signal::NONE => Err(CommandError::ILL),
         Opcode::SYNC => Ok(words),
         _ if vintf.config.hyp_own() => Ok(words),
-        Opcode::TLBI_NH_VA | Opcode::TLBI_NH_ASID => {
-            Ok(Tlbi::from_words(words).with_vmid(vintf.config.vmid()).words())
-        }
+        Opcode::TLBI_NH_VA | Opcode::TLBI_NH_ASID => Ok(Tlbi::from_words(words).with_vmid(vintf.config.vmid()).words()),
         Opcode::ATC_INV => {
             let command = AtcInv::from_words(words);
             let sid = vintf.replace(command.stream_id()).ok_or(CommandError::ILL)?;

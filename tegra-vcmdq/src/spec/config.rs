@@ -77,8 +77,7 @@ pub struct Param {
 
 impl Param {
     /// Version 1, 128 queues, 64 VINTFs of 2 queues and 16 slots each: all that the error maps have room for.
-    pub const MODEL: Self =
-        Self::new().with_ver(1).with_num_vcmdq_log2(7).with_num_vintf_log2(6).with_num_sid_log2(4);
+    pub const MODEL: Self = Self::new().with_ver(1).with_num_vcmdq_log2(7).with_num_vintf_log2(6).with_num_sid_log2(4);
 
     /// What a guest is shown of it: one VINTF with its queues.
     pub const fn of_one_vintf(self) -> Self {
