@@ -5,7 +5,7 @@
 use viommu_plugin::{
     Answer, Classes, Configuration, DriverInfo, Effects, EntryKey, EventOwner, GuestFault, GuestMapping, GuestQueue,
     HostEvent, KeyKind, Lookup, Mode, NO_DOMAIN, QueueFault, QueueFaultKind, QueueState, Rewritten, ShadowRange,
-    Status, Stop, TranslationMode, Walked,
+    Status, Stop, TranslationMode, VirtualInterface, Walked,
 };
 
 type Checked<T> = Result<T, &'static str>;
@@ -84,7 +84,7 @@ pub(crate) fn walked(walked: Walked, first: u64, last: u64, out: &[GuestMapping]
         check(leaf.gpa.checked_add(leaf.length - 1).is_some(), (), "a leaf beyond the address space")?;
         check(leaf.iova >= free && leaf.iova <= last && end >= first, (), "a leaf out of order or out of range")?;
         check((1..=3).contains(&leaf.permissions), (), "a leaf that permits nothing, or what there is not")?;
-        free = end.checked_add(1).unwrap_or(u64::MAX);
+        free = end.saturating_add(1);
     }
     let goes_on = walked.done == 1 || (walked.done == 0 && walked.next > first && walked.next >= free);
     check(goes_on, walked, "a walk that is not done and does not go on")
@@ -142,13 +142,22 @@ pub(crate) fn driver_info(info: DriverInfo, command_words: usize) -> Checked<Dri
     check(info.page_log2 <= info.ipa_bits && info.ipa_bits <= 64, info, "an impossible page or address size")
 }
 
+/// An interface whose guest sees `frame_bytes` of registers.
+pub(crate) fn interface(interface: VirtualInterface, frame_bytes: u64) -> Checked<VirtualInterface> {
+    let VirtualInterface { page, page_length, guest_page, .. } = interface;
+    check((page | page_length | guest_page) % 0x1000 == 0, (), "a page of registers that cannot be mapped")?;
+    check(page.checked_add(page_length).is_some(), (), "a page of registers beyond all of them")?;
+    let shown = guest_page.checked_add(page_length).is_some_and(|end| end <= frame_bytes);
+    check(page_length == 0 || shown, interface, "a page of registers outside the guest's frame")
+}
+
 pub(crate) fn queue_fault(fault: QueueFault) -> Checked<QueueFault> {
     let known = [QueueFaultKind::ILLEGAL, QueueFaultKind::FETCH, QueueFaultKind::ATC_TIMEOUT].contains(&fault.kind);
     check(known, fault, "a queue fault of unknown kind")
 }
 
 pub(crate) fn host_event(mut event: HostEvent) -> Checked<HostEvent> {
-    if !matches!(event.owner, EventOwner::GUEST | EventOwner::LOST) {
+    if !matches!(event.owner, EventOwner::GUEST | EventOwner::LOST | EventOwner::INTERFACE) {
         event.owner = EventOwner::HOST;
     }
     check(event.words as usize <= event.record.len(), event, "an event longer than its record")

@@ -8,7 +8,8 @@ use crate::answers;
 use crate::callbacks::Loan;
 use crate::instance::{Instance, call, lend};
 use viommu_plugin::{
-    DriverInfo, EntryKey, Hardware, HostEvent, HostInvalidation, QueueFault, Register, TranslationMode,
+    DriverInfo, EntryKey, Hardware, HostEvent, HostInvalidation, HwQueueRequest, QueueFault, Refusal, Register,
+    TranslationMode, VirtualInterface,
 };
 
 /// More ID registers than any IOMMU has.
@@ -155,5 +156,103 @@ impl Driver {
         let some = lend!(self.hardware: driver_event(&mut event))?;
         let event = (some != 0).then(|| answers::host_event(event)).transpose();
         event.map_err(|what| OutOfRange { slot: "driver_event", what })
+    }
+
+    /// See [`viommu_plugin::Driver::interrupt`]. A plugin without it is not told.
+    ///
+    /// # Errors
+    /// See [`Driver`].
+    pub fn interrupt(&mut self, line: u32) -> Result<(), CallError> {
+        if self.instance.entry().driver_interrupt.is_some() {
+            lend!(self.hardware: driver_interrupt(line))?;
+        }
+        Ok(())
+    }
+
+    /// See [`viommu_plugin::Driver::interface_create`]; `None` if this IOMMU has no interfaces to give.
+    ///
+    /// # Errors
+    /// See [`Driver`].
+    pub fn interface_create(&mut self, stage2: u32) -> Result<Option<VirtualInterface>, CallError> {
+        if self.instance.entry().driver_interface_create.is_none() {
+            return Ok(None);
+        }
+        let mut interface = VirtualInterface::default();
+        match lend!(self.hardware: driver_interface_create(stage2, &mut interface); why) {
+            Ok(_) => {
+                let made = answers::interface(interface, self.instance.table().info.frame_bytes);
+                made.map(Some).map_err(|what| OutOfRange { slot: "driver_interface_create", what })
+            }
+            Err(CallError::Refused(refusal)) if refusal.errno == Refusal::EOPNOTSUPP => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// See [`viommu_plugin::Driver::interface_destroy`].
+    ///
+    /// # Errors
+    /// See [`Driver`].
+    pub fn interface_destroy(&mut self, interface: u32) -> Result<(), CallError> {
+        lend!(self.hardware: driver_interface_destroy(interface); why)?;
+        Ok(())
+    }
+
+    /// See [`viommu_plugin::Driver::interface_stream_set`].
+    ///
+    /// # Errors
+    /// See [`Driver`].
+    pub fn interface_stream_set(&mut self, interface: u32, virt_id: u32, stream: u32) -> Result<(), CallError> {
+        lend!(self.hardware: driver_interface_stream_set(interface, virt_id, stream); why)?;
+        Ok(())
+    }
+
+    /// See [`viommu_plugin::Driver::interface_stream_clear`].
+    ///
+    /// # Errors
+    /// See [`Driver`].
+    pub fn interface_stream_clear(&mut self, interface: u32, virt_id: u32) -> Result<(), CallError> {
+        lend!(self.hardware: driver_interface_stream_clear(interface, virt_id); why)?;
+        Ok(())
+    }
+
+    /// See [`viommu_plugin::Driver::interface_domain_set`].
+    ///
+    /// # Errors
+    /// See [`Driver`].
+    pub fn interface_domain_set(&mut self, interface: u32, domain: u32, tag: u32) -> Result<(), CallError> {
+        if self.instance.entry().driver_interface_domain_set.is_some() {
+            lend!(self.hardware: driver_interface_domain_set(interface, domain, tag); why)?;
+        }
+        Ok(())
+    }
+
+    /// See [`viommu_plugin::Driver::interface_domain_clear`].
+    ///
+    /// # Errors
+    /// See [`Driver`].
+    pub fn interface_domain_clear(&mut self, interface: u32, domain: u32) -> Result<(), CallError> {
+        if self.instance.entry().driver_interface_domain_clear.is_some() {
+            lend!(self.hardware: driver_interface_domain_clear(interface, domain); why)?;
+        }
+        Ok(())
+    }
+
+    /// See [`viommu_plugin::Driver::hw_queue_create`].
+    ///
+    /// # Errors
+    /// See [`Driver`].
+    pub fn hw_queue_create(&mut self, interface: u32, queue: &HwQueueRequest, pa: u64) -> Result<u32, CallError> {
+        let mut handle = 0;
+        lend!(self.hardware: driver_hw_queue_create(interface, queue, pa, &mut handle); why)?;
+        Ok(handle)
+    }
+
+    /// See [`viommu_plugin::Driver::hw_queue_destroy`].
+    ///
+    /// # Errors
+    /// See [`Driver`].
+    pub fn hw_queue_destroy(&mut self, queue: u32) -> Result<(), CallError> {
+        lend!(self.hardware: driver_hw_queue_destroy(queue); why)?;
+        Ok(())
     }
 }

@@ -9,10 +9,12 @@ use crate::callbacks::with_memory;
 use crate::instance::{Instance, call};
 use crate::table::text;
 use viommu_plugin::abi::Text;
-use viommu_plugin::{Effects, GuestFault, GuestMemory, GuestQueue, Lookup, Message, Mode};
+use viommu_plugin::{Effects, GuestFault, GuestMemory, GuestQueue, HwQueueRequest, Lookup, Message, Mode};
 
 /// Bytes of a frontend's saved state, at most.
 const STATE_MAX: usize = 1 << 20;
+/// Queues of one guest's own, at most.
+const HW_QUEUES_MAX: usize = 256;
 
 /// The register frame a guest sees: [`viommu_plugin::Frontend`] in a plugin. Every method fails with a [`CallError`]
 /// if the plugin panics, panicked before, or answers what cannot be.
@@ -232,5 +234,21 @@ impl Frontend {
     pub fn trouble(&self, text: &mut Message) -> Result<(), CallError> {
         call!(self.instance.frontend_trouble(text))?;
         Ok(())
+    }
+
+    /// See [`viommu_plugin::Frontend::hw_queues`].
+    ///
+    /// # Errors
+    /// See [`Frontend`].
+    pub fn hw_queues(&self) -> Result<Vec<HwQueueRequest>, CallError> {
+        if self.instance.entry().frontend_hw_queues.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut queues = vec![HwQueueRequest::default(); HW_QUEUES_MAX];
+        let count = call!(self.instance.frontend_hw_queues(queues.as_mut_ptr(), queues.len()))?;
+        let count = usize::try_from(count).ok().filter(|count| *count <= HW_QUEUES_MAX);
+        let what = "more queues than an interface has";
+        queues.truncate(count.ok_or(OutOfRange { slot: "frontend_hw_queues", what })?);
+        Ok(queues)
     }
 }

@@ -18,7 +18,7 @@
 /*
  Counts the slots appended since [`ABI_MAJOR`] began.
  */
-#define ViommuABI_MINOR 0
+#define ViommuABI_MINOR 1
 
 /*
  What a slot returns when the plugin panicked in this call (-EOWNERDEAD).
@@ -61,6 +61,16 @@
 #define ViommuRefusal_EOPNOTSUPP 95
 
 /*
+ No such address.
+ */
+#define ViommuRefusal_ENXIO 6
+
+/*
+ An address that is not backed, or not as it must be.
+ */
+#define ViommuRefusal_EFAULT 14
+
+/*
  No memory.
  */
 #define ViommuRefusal_ENOMEM 12
@@ -69,6 +79,11 @@
  No such ID.
  */
 #define ViommuRefusal_ENOENT 2
+
+/*
+ In use.
+ */
+#define ViommuRefusal_EBUSY 16
 
 /*
  Exists already.
@@ -138,6 +153,10 @@ typedef uint32_t ViommuActions;
  [`Frontend::mode`] or the table base may have changed: every vdevice's entry must be read again.
  */
 #define ViommuActions_RECONFIGURE 2
+/*
+ [`Frontend::hw_queues`] may have changed.
+ */
+#define ViommuActions_HW_QUEUES 4
 
 /*
  Bytes to store in guest memory (an event record, a completion word).
@@ -825,6 +844,11 @@ typedef uint32_t ViommuEventOwner;
  Records were lost in the hardware's queue before this point; it names no stream.
  */
 #define ViommuEventOwner_LOST 2
+/*
+ The guest of the virtual interface whose handle is in [`HostEvent::stream`]: something about the queues that it
+ drives itself. Goes to its frontend with [`crate::NO_STREAM`] as the guest's ID.
+ */
+#define ViommuEventOwner_INTERFACE 3
 
 /*
  One record of the physical event queue.
@@ -835,7 +859,7 @@ struct ViommuHostEvent {
    */
   ViommuEventOwner owner;
   /*
-   Host stream it names.
+   Host stream it names, or the virtual interface.
    */
   uint32_t stream;
   /*
@@ -1105,6 +1129,76 @@ struct ViommuWalked {
    */
   uint64_t next;
 };
+
+/*
+ What a queue is for.
+ */
+typedef uint32_t ViommuHwQueueKind;
+/*
+ Commands of the guest.
+ */
+#define ViommuHwQueueKind_COMMAND 0
+/*
+ Events for the guest.
+ */
+#define ViommuHwQueueKind_EVENT 1
+/*
+ Page requests for the guest.
+ */
+#define ViommuHwQueueKind_PAGE_REQUEST 2
+
+/*
+ A queue in guest memory that hardware is to use itself.
+ */
+struct ViommuHwQueueRequest {
+  /*
+   What it is for.
+   */
+  ViommuHwQueueKind kind;
+  /*
+   Its number among those of its kind, from 0.
+   */
+  uint32_t index;
+  /*
+   Guest physical address of its first entry.
+   */
+  uint64_t iova;
+  /*
+   Bytes.
+   */
+  uint64_t length;
+};
+
+/*
+ A part of the physical IOMMU that belongs to one guest.
+ */
+struct ViommuVirtualInterface {
+  /*
+   The driver's number for it.
+   */
+  uint32_t handle;
+  /*
+   See [`VirtualInterface::PHYSICAL_QUEUES`].
+   */
+  uint32_t flags;
+  /*
+   Where the registers are that the guest may touch directly: offset in the hardware's register frame.
+   */
+  uint64_t page;
+  /*
+   Bytes of them; 0 if there are none.
+   */
+  uint64_t page_length;
+  /*
+   Where the guest expects them: offset in the register frame that it sees.
+   */
+  uint64_t guest_page;
+};
+/*
+ `flags`: hardware reads the queues by physical address, so each must be contiguous there. Without, it translates
+ their addresses itself.
+ */
+#define ViommuVirtualInterface_PHYSICAL_QUEUES 1
 
 /*
  The type of the symbol `viommu_plugin_entry`.
@@ -1448,6 +1542,70 @@ struct ViommuPluginEntry {
                         struct ViommuGuestMapping *mappings,
                         size_t room,
                         struct ViommuWalked *walked);
+  /*
+   `[guest-thread]` See [`crate::Frontend::hw_queues`]: writes the first `room`, returns how many there are. From ABI
+   2.1 on, as all after it; null: none.
+   */
+  int64_t (*frontend_hw_queues)(void *instance, struct ViommuHwQueueRequest *queues, size_t room);
+  /*
+   `[control-thread]` See [`crate::Driver::interrupt`].
+   */
+  int64_t (*driver_interrupt)(void *instance, uint32_t line);
+  /*
+   `[control-thread & attached]` See [`crate::Driver::interface_create`]. Null, as the six after it, if there are no
+   virtual interfaces.
+   */
+  int64_t (*driver_interface_create)(void *instance,
+                                     uint32_t stage2,
+                                     struct ViommuVirtualInterface *interface,
+                                     struct ViommuMessage *why);
+  /*
+   `[control-thread]` See [`crate::Driver::interface_destroy`].
+   */
+  int64_t (*driver_interface_destroy)(void *instance, uint32_t interface, struct ViommuMessage *why);
+  /*
+   `[control-thread]` See [`crate::Driver::interface_stream_set`].
+   */
+  int64_t (*driver_interface_stream_set)(void *instance,
+                                         uint32_t interface,
+                                         uint32_t virt_id,
+                                         uint32_t stream,
+                                         struct ViommuMessage *why);
+  /*
+   `[control-thread]` See [`crate::Driver::interface_stream_clear`].
+   */
+  int64_t (*driver_interface_stream_clear)(void *instance,
+                                           uint32_t interface,
+                                           uint32_t virt_id,
+                                           struct ViommuMessage *why);
+  /*
+   `[control-thread]` See [`crate::Driver::interface_domain_set`]. Null, as the next: guests' commands name no domains.
+   */
+  int64_t (*driver_interface_domain_set)(void *instance,
+                                         uint32_t interface,
+                                         uint32_t domain,
+                                         uint32_t tag,
+                                         struct ViommuMessage *why);
+  /*
+   `[control-thread]` See [`crate::Driver::interface_domain_clear`].
+   */
+  int64_t (*driver_interface_domain_clear)(void *instance,
+                                           uint32_t interface,
+                                           uint32_t domain,
+                                           struct ViommuMessage *why);
+  /*
+   `[control-thread]` See [`crate::Driver::hw_queue_create`].
+   */
+  int64_t (*driver_hw_queue_create)(void *instance,
+                                    uint32_t interface,
+                                    const struct ViommuHwQueueRequest *queue,
+                                    uint64_t pa,
+                                    uint32_t *handle,
+                                    struct ViommuMessage *why);
+  /*
+   `[control-thread]` See [`crate::Driver::hw_queue_destroy`].
+   */
+  int64_t (*driver_hw_queue_destroy)(void *instance, uint32_t queue, struct ViommuMessage *why);
 };
 
 #endif  /* VIOMMU_PLUGIN_H */

@@ -22,8 +22,8 @@
 
 use crate::{
     Answer, CacheStats, Classes, Configuration, DriverInfo, Effects, EntryKey, GuestFault, GuestMapping, GuestQueue,
-    HostEvent, HostInvalidation, Lookup, Message, Mode, QueueFault, Register, Request, Rewritten, ShadowRange,
-    TranslationMode, Walked,
+    HostEvent, HostInvalidation, HwQueueRequest, Lookup, Message, Mode, QueueFault, Register, Request, Rewritten,
+    ShadowRange, TranslationMode, VirtualInterface, Walked,
 };
 use std::ffi::{c_char, c_void};
 
@@ -33,7 +33,7 @@ pub use callbacks::*;
 /// Version of the table's layout that cannot be read by a host of another major version.
 pub const ABI_MAJOR: u32 = 2;
 /// Counts the slots appended since [`ABI_MAJOR`] began.
-pub const ABI_MINOR: u32 = 0;
+pub const ABI_MINOR: u32 = 1;
 /// What a slot returns when the plugin panicked in this call (-EOWNERDEAD).
 pub const PANICKED: i64 = -130;
 /// What a slot returns on an instance that panicked in an earlier call (-ENOTRECOVERABLE).
@@ -389,6 +389,59 @@ pub struct PluginEntry {
             walked: *mut Walked,
         ) -> i64,
     >,
+    /// `[guest-thread]` See [`crate::Frontend::hw_queues`]: writes the first `room`, returns how many there are. From ABI
+    /// 2.1 on, as all after it; null: none.
+    pub frontend_hw_queues:
+        Option<unsafe extern "C" fn(instance: *mut c_void, queues: *mut HwQueueRequest, room: usize) -> i64>,
+    /// `[control-thread]` See [`crate::Driver::interrupt`].
+    pub driver_interrupt: Option<unsafe extern "C" fn(instance: *mut c_void, line: u32) -> i64>,
+    /// `[control-thread & attached]` See [`crate::Driver::interface_create`]. Null, as the six after it, if there are no
+    /// virtual interfaces.
+    pub driver_interface_create: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            stage2: u32,
+            interface: *mut VirtualInterface,
+            why: *mut Message,
+        ) -> i64,
+    >,
+    /// `[control-thread]` See [`crate::Driver::interface_destroy`].
+    pub driver_interface_destroy:
+        Option<unsafe extern "C" fn(instance: *mut c_void, interface: u32, why: *mut Message) -> i64>,
+    /// `[control-thread]` See [`crate::Driver::interface_stream_set`].
+    pub driver_interface_stream_set: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            interface: u32,
+            virt_id: u32,
+            stream: u32,
+            why: *mut Message,
+        ) -> i64,
+    >,
+    /// `[control-thread]` See [`crate::Driver::interface_stream_clear`].
+    pub driver_interface_stream_clear:
+        Option<unsafe extern "C" fn(instance: *mut c_void, interface: u32, virt_id: u32, why: *mut Message) -> i64>,
+    /// `[control-thread]` See [`crate::Driver::interface_domain_set`]. Null, as the next: guests' commands name no domains.
+    pub driver_interface_domain_set: Option<
+        unsafe extern "C" fn(instance: *mut c_void, interface: u32, domain: u32, tag: u32, why: *mut Message) -> i64,
+    >,
+    /// `[control-thread]` See [`crate::Driver::interface_domain_clear`].
+    pub driver_interface_domain_clear:
+        Option<unsafe extern "C" fn(instance: *mut c_void, interface: u32, domain: u32, why: *mut Message) -> i64>,
+    /// `[control-thread]` See [`crate::Driver::hw_queue_create`].
+    pub driver_hw_queue_create: Option<
+        unsafe extern "C" fn(
+            instance: *mut c_void,
+            interface: u32,
+            queue: *const HwQueueRequest,
+            pa: u64,
+            handle: *mut u32,
+            why: *mut Message,
+        ) -> i64,
+    >,
+    /// `[control-thread]` See [`crate::Driver::hw_queue_destroy`].
+    pub driver_hw_queue_destroy:
+        Option<unsafe extern "C" fn(instance: *mut c_void, queue: u32, why: *mut Message) -> i64>,
 }
 
 impl PluginEntry {

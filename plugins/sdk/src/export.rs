@@ -122,6 +122,16 @@ impl PluginEntry {
             codec_mode: Some(codec::mode::<V::Codec>),
             codec_shadow_range: Some(codec::shadow_range::<V::Codec>),
             codec_walk: Some(codec::walk::<V::Codec>),
+            frontend_hw_queues: Some(frontend::hw_queues::<V::Frontend>),
+            driver_interrupt: Some(driver::interrupt::<V::Driver>),
+            driver_interface_create: Some(driver::interface_create::<V::Driver>),
+            driver_interface_destroy: Some(driver::interface_destroy::<V::Driver>),
+            driver_interface_stream_set: Some(driver::interface_stream_set::<V::Driver>),
+            driver_interface_stream_clear: Some(driver::interface_stream_clear::<V::Driver>),
+            driver_interface_domain_set: Some(driver::interface_domain_set::<V::Driver>),
+            driver_interface_domain_clear: Some(driver::interface_domain_clear::<V::Driver>),
+            driver_hw_queue_create: Some(driver::hw_queue_create::<V::Driver>),
+            driver_hw_queue_destroy: Some(driver::hw_queue_destroy::<V::Driver>),
         }
     }
 }

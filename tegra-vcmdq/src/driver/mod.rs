@@ -12,7 +12,7 @@ use arm_smmuv3::driver::ArmDriver;
 use std::collections::VecDeque;
 use viommu_plugin::{
     Driver, DriverInfo, EntryKey, EventOwner, Hardware, HostEvent, HostInvalidation, HwQueueRequest, QueueFault,
-    Refusal, Register, VirtualInterface,
+    Refusal, Register, TranslationMode, VirtualInterface,
 };
 
 /// Register reads before "does not answer": about a second.
@@ -107,8 +107,11 @@ impl Driver for TegraDriver {
     }
 
     /// The SMMU's, and what a guest sees of the CMDQV: one VINTF.
-    fn guest_registers(&self) -> Vec<Register> {
-        let mut registers = self.smmu.guest_registers();
+    fn guest_registers(&self, mode: TranslationMode) -> Vec<Register> {
+        let mut registers = self.smmu.guest_registers(mode);
+        if registers.is_empty() {
+            return registers;
+        }
         let param = self.cmdqv.as_ref().map_or(Param::new(), |cmdqv| cmdqv.param.of_one_vintf());
         registers.push(Register { offset: CMDQV + offset::PARAM, value: param.into_bits().into() });
         registers
@@ -118,8 +121,8 @@ impl Driver for TegraDriver {
         self.smmu.stage2_create(tag)
     }
 
-    fn stage2_map(&mut self, stage2: u32, ipa: u64, pa: u64, len: u64, write: bool) -> Result<(), Refusal> {
-        self.smmu.stage2_map(stage2, ipa, pa, len, write)
+    fn stage2_map(&mut self, stage2: u32, ipa: u64, pa: u64, len: u64, access: u32) -> Result<(), Refusal> {
+        self.smmu.stage2_map(stage2, ipa, pa, len, access)
     }
 
     fn stage2_unmap(&mut self, stage2: u32, ipa: u64, len: u64) -> Result<(), Refusal> {
@@ -130,8 +133,8 @@ impl Driver for TegraDriver {
         self.smmu.stage2_destroy(stage2);
     }
 
-    fn attach(&mut self, stream: u32, stage2: u32, key: &EntryKey) -> Result<(), Refusal> {
-        self.smmu.attach(stream, stage2, key)
+    fn attach(&mut self, stream: u32, stage2: u32, tag: u32, key: &EntryKey) -> Result<(), Refusal> {
+        self.smmu.attach(stream, stage2, tag, key)
     }
 
     fn detach(&mut self, stream: u32) -> Result<(), Refusal> {

@@ -4,7 +4,7 @@ use crate::machine::{Guest, Machine, sync};
 use arm_smmuv3::spec::registers::offset as smmu;
 use tegra_vcmdq::driver::TegraDriver;
 use tegra_vcmdq::spec::{CMDQV, PAGE, Param, VCMDQ_STRIDE, VIRT_SID_MAX, VintfConfig, offset, page0, vintf};
-use viommu_plugin::{Driver, Hardware, HwQueueKind, HwQueueRequest, Model, Refusal, Register};
+use viommu_plugin::{Driver, Hardware, HwQueueKind, HwQueueRequest, Model, Refusal, Register, TranslationMode};
 
 fn errno<T: std::fmt::Debug>(result: Result<T, Refusal>) -> i32 {
     result.unwrap_err().errno
@@ -150,7 +150,10 @@ fn an_smmu_whose_cmdqv_is_not_there_is_an_smmu() {
     let mut driver = TegraDriver::new(Box::new(machine)).unwrap();
     let stage2 = driver.stage2_create(1).unwrap();
     assert_eq!(errno(driver.interface_create(stage2)), Refusal::EOPNOTSUPP);
-    let shown = driver.guest_registers().into_iter().find(|register| register.offset == CMDQV + offset::PARAM);
+    let shown = driver
+        .guest_registers(TranslationMode::NESTED)
+        .into_iter()
+        .find(|register| register.offset == CMDQV + offset::PARAM);
     assert_eq!(shown.unwrap().value, 0);
 }
 

@@ -12,7 +12,7 @@ use tegra_vcmdq::model::Tegra;
 use tegra_vcmdq::spec::{VCMDQ_STRIDE, page0};
 use viommu_plugin::{
     Answer, Codec, Driver, Hardware, HwQueueKind, HwQueueRequest, Model, ModelConfig, ModelHost, Refusal, Register,
-    Request, Unreadable, VirtualInterface,
+    Request, TranslationMode, Unreadable, VirtualInterface,
 };
 
 const END: u64 = 1 << 40;
@@ -172,7 +172,7 @@ impl Guest {
         let stream = 0x100 + vmid;
         let ram = machine.alloc(RAM, RAM).unwrap();
         let stage2 = driver.stage2_create(vmid).unwrap();
-        driver.stage2_map(stage2, 0, ram, RAM, true).unwrap();
+        driver.stage2_map(stage2, 0, ram, RAM, 3).unwrap();
         let interface = driver.interface_create(stage2).unwrap();
         driver.interface_stream_set(interface.handle, virt_id, stream).unwrap();
         let cd = CdWord0::new().with_v(true).with_t0sz(39).with_epd1(true).with_ips(5).with_aa64(true);
@@ -183,9 +183,9 @@ impl Guest {
         guest.map(VA, 0x1_0000);
         let word0 = SteWord0::new().with_v(true).with_config(Config::S1_TRANSLATE.0).with_s1_context_ptr(CD >> 6);
         let ste = [word0.into(), SteWord1::new().with_eats(1).into(), 0, 0, 0, 0, 0, 0];
-        let ats = driver.guest_registers();
+        let ats = driver.guest_registers(TranslationMode::NESTED);
         let key = ArmCodec::new(&ats).unwrap().entry_key(&ste);
-        driver.attach(stream, stage2, &key).unwrap();
+        driver.attach(stream, stage2, vmid, &key).unwrap();
         guest
     }
 

@@ -2,8 +2,10 @@
 
 use super::{done, lent_mut};
 use crate::abi::HardwareCalls;
-use crate::{DriverInfo, EntryKey, Hardware, HostEvent, HostInvalidation, Message, QueueFault, Refusal, Register};
-use crate::{TranslationMode, Unreadable, Vendor};
+use crate::{
+    DriverInfo, EntryKey, Hardware, HostEvent, HostInvalidation, HwQueueRequest, Message, QueueFault, Refusal, Register,
+};
+use crate::{TranslationMode, Unreadable, Vendor, VirtualInterface};
 use std::ffi::c_void;
 
 pub(super) unsafe extern "C" fn create<V: Vendor>(
@@ -62,6 +64,38 @@ shims! { Driver:
             1
         })
     };
+    exclusive fn interrupt(line: u32) |this| {
+        this.interrupt(line);
+        0
+    };
+    exclusive fn interface_create(stage2: u32, interface: *mut VirtualInterface, why: *mut Message) |this| {
+        done(why, this.interface_create(stage2).map(|made| interface.write(made)))
+    };
+    exclusive fn interface_destroy(interface: u32, why: *mut Message) |this| {
+        done(why, this.interface_destroy(interface))
+    };
+    exclusive fn interface_stream_set(interface: u32, virt_id: u32, stream: u32, why: *mut Message) |this| {
+        done(why, this.interface_stream_set(interface, virt_id, stream))
+    };
+    exclusive fn interface_stream_clear(interface: u32, virt_id: u32, why: *mut Message) |this| {
+        done(why, this.interface_stream_clear(interface, virt_id))
+    };
+    exclusive fn interface_domain_set(interface: u32, domain: u32, tag: u32, why: *mut Message) |this| {
+        done(why, this.interface_domain_set(interface, domain, tag))
+    };
+    exclusive fn interface_domain_clear(interface: u32, domain: u32, why: *mut Message) |this| {
+        done(why, this.interface_domain_clear(interface, domain))
+    };
+    exclusive fn hw_queue_create(
+        interface: u32,
+        queue: *const HwQueueRequest,
+        pa: u64,
+        handle: *mut u32,
+        why: *mut Message
+    ) |this| {
+        done(why, this.hw_queue_create(interface, &*queue, pa).map(|made| handle.write(made)))
+    };
+    exclusive fn hw_queue_destroy(queue: u32, why: *mut Message) |this| done(why, this.hw_queue_destroy(queue));
 }
 
 /// The machine, lent from create to destroy.

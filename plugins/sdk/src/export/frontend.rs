@@ -2,7 +2,9 @@
 
 use super::{done, lent, lent_mut};
 use crate::abi::{GuestMemoryCalls, Text};
-use crate::{Effects, GuestFault, GuestMemory, GuestQueue, Lookup, Message, Mode, Register, Unreadable, Vendor};
+use crate::{
+    Effects, GuestFault, GuestMemory, GuestQueue, HwQueueRequest, Lookup, Message, Mode, Register, Unreadable, Vendor,
+};
 use std::ffi::c_void;
 
 pub(super) unsafe extern "C" fn create<V: Vendor>(
@@ -105,6 +107,9 @@ shims! { Frontend:
     };
     exclusive fn restore(bytes: *const u8, len: usize, why: *mut Message) |this| {
         done(why, this.restore(lent(bytes, len)))
+    };
+    shared fn hw_queues(queues: *mut HwQueueRequest, room: usize) |this| {
+        this.hw_queues(lent_mut(queues, room)) as i64
     };
 }
 
