@@ -197,6 +197,7 @@ fn the_json_object_has_every_field() {
         "doorbells",
         "syncs",
         "nested_hwpts",
+        "late_attaches",
         "tlb",
         "speculation",
         "latency_ns",

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
+use viommu_plugin::TranslationMode;
 
 /// Replay recorded guests and compare every DMA with the recording.
 ///
@@ -23,7 +24,7 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) atc: bool,
     /// Break something on purpose: drop-invalidation:K, drop-atc, swap-stream, wrong-vmid, widen, reorder-atc,
-    /// complete-early, atc-timeout, illegal-command, forget-entry
+    /// complete-early, atc-timeout, illegal-command, forget-entry, unwatched
     #[arg(long, value_name = "FAULT")]
     pub(crate) inject: Option<Injection>,
     /// Replay as N virtual machines on one physical IOMMU
@@ -91,6 +92,42 @@ pub(crate) enum Injection {
     IllegalCommand,
     /// The first VM's busiest device moves to another host without its table entry.
     ForgetEntry,
+    /// Nobody tells of a guest's writes to watched pages.
+    Unwatched,
+}
+
+impl Injection {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::DropInvalidation { .. } => "drop-invalidation",
+            Self::DropAtc => "drop-atc",
+            Self::SwapStream => "swap-stream",
+            Self::WrongVmid => "wrong-vmid",
+            Self::Widen => "widen",
+            Self::ReorderAtc => "reorder-atc",
+            Self::CompleteEarly => "complete-early",
+            Self::AtcTimeout => "atc-timeout",
+            Self::IllegalCommand => "illegal-command",
+            Self::ForgetEntry => "forget-entry",
+            Self::Unwatched => "unwatched",
+        }
+    }
+
+    /// Whether it is about losing commands of one kind.
+    pub(crate) fn drops(self) -> bool {
+        matches!(self, Self::DropInvalidation { .. } | Self::DropAtc)
+    }
+
+    /// Whether a guest that is served in this mode has what it breaks. In shadow mode a guest's TLB invalidations do not
+    /// reach the physical queue: the framework changes the shadow and flushes on its own, before the command is taken.
+    pub(crate) fn is_for(self, mode: TranslationMode) -> bool {
+        let on_the_ring = matches!(
+            self,
+            Self::WrongVmid | Self::Widen | Self::ReorderAtc | Self::CompleteEarly | Self::IllegalCommand
+        );
+        mode != TranslationMode::SHADOW || !on_the_ring
+    }
 }
 
 impl FromStr for Injection {
@@ -118,9 +155,10 @@ impl FromStr for Injection {
             ("atc-timeout", _) => Self::AtcTimeout,
             ("illegal-command", _) => Self::IllegalCommand,
             ("forget-entry", _) => Self::ForgetEntry,
+            ("unwatched", _) => Self::Unwatched,
             _ => {
                 return Err("not one of drop-invalidation:K, drop-atc, swap-stream, wrong-vmid, widen, \
-                            reorder-atc, complete-early, atc-timeout, illegal-command, forget-entry"
+                            reorder-atc, complete-early, atc-timeout, illegal-command, forget-entry, unwatched"
                     .into());
             }
         };
@@ -135,8 +173,7 @@ impl Args {
     /// The reason, in words.
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.bare {
-            let dropped = matches!(self.inject, Some(Injection::DropInvalidation { .. } | Injection::DropAtc));
-            let injects_elsewhere = self.inject.is_some() && !dropped;
+            let injects_elsewhere = self.inject.is_some_and(|injection| !injection.drops());
             let nested_only = [
                 ("--inject of another fault than drop-invalidation:K or drop-atc", injects_elsewhere),
                 ("--vms", self.vms > 1),
@@ -202,9 +239,18 @@ mod tests {
         let every = NonZeroU64::new(3).unwrap();
         assert_eq!("drop-invalidation:3".parse(), Ok(Injection::DropInvalidation { every }));
         assert_eq!("atc-timeout".parse(), Ok(Injection::AtcTimeout));
+        assert_eq!("unwatched".parse::<Injection>().map(Injection::name), Ok("unwatched"));
         for wrong in ["", "drop", "drop-invalidation", "drop-invalidation:0", "drop-invalidation:x", "drop-atc:2"] {
             assert!(wrong.parse::<Injection>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_happens_on_the_ring_is_not_for_guests_in_shadow_mode() {
+        let serves =
+            |injection: Injection| [TranslationMode::NESTED, TranslationMode::SHADOW].map(|m| injection.is_for(m));
+        assert_eq!(serves(Injection::CompleteEarly), [true, false]);
+        assert_eq!(serves(Injection::DropInvalidation { every: NonZeroU64::MIN }), [true, true]);
     }
 
     #[test]

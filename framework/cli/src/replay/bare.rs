@@ -108,7 +108,13 @@ impl Bare {
     fn write(&mut self, record: u64, offset: u64, size: u32, value: u64) -> Result<(), ReplayError> {
         let queue = self.tally.write(offset, size, value)?;
         if let Some(dropper) = &mut self.dropper {
-            dropper.hide(&queue, &self.tally.guest.codec, &self.memory)?;
+            let (read, memory) = (self.memory.clone(), self.memory.clone());
+            dropper.hide(
+                &queue,
+                &self.tally.guest.codec,
+                |gpa, bytes| read.image().get(gpa, bytes).is_ok(),
+                |gpa, bytes| _ = memory.image().put(gpa, bytes),
+            )?;
         }
         let start = Instant::now();
         self.model.mmio_write(offset, size, value)?;
@@ -126,7 +132,7 @@ impl Bare {
             self.latency.record(start.elapsed());
         }
         if let Some(dropper) = &mut self.dropper {
-            dropper.restore(&self.memory);
+            dropper.restore(|gpa, bytes| _ = self.memory.image().put(gpa, bytes));
         }
         Ok(self.tally.consumed(&queue, commands, &self.memory)?)
     }
@@ -190,7 +196,7 @@ impl Tally {
     /// The model consumed `commands` commands from the head of `queue`.
     fn consumed(&mut self, queue: &GuestQueue, commands: u64, memory: &ModelMemory) -> Result<(), CallError> {
         let fetched = u64::from(queue.pending).min(commands) as u32;
-        for command in waiting(queue, fetched, &mut memory.image()) {
+        for command in waiting(queue, fetched, memory.image().reader()) {
             self.command(command.words())?;
         }
         self.commands += commands;

@@ -1,6 +1,5 @@
 //! The commands that wait in a recorded guest's queue, read and not executed.
 
-use super::image::Image;
 use viommu_plugin::{GuestQueue, Register};
 use viommu_plugin_host::{CallError, Codec, Frontend, Plugin};
 
@@ -59,15 +58,23 @@ impl GuestCommands {
     }
 }
 
-/// The first `count` commands that wait in `queue`, as far as they were recorded.
-pub(crate) fn waiting<'a>(queue: &'a GuestQueue, count: u32, image: &'a mut Image) -> impl Iterator<Item = Command> {
+/// The first `count` commands that wait in `queue`, as far as `read` has them: it fills bytes from an address, and says
+/// whether it could.
+pub(crate) fn waiting(
+    queue: &GuestQueue,
+    count: u32,
+    mut read: impl FnMut(u64, &mut [u8]) -> bool,
+) -> impl Iterator<Item = Command> {
+    let queue = *queue;
     let length = (queue.command_words as usize).min(COMMAND_WORDS);
     (0..u64::from(count.min(queue.pending))).filter_map(move |index| {
         // The head lies within the queue, and a queue holds at least one command.
         let slot = (u64::from(queue.head) + index) % u64::from(queue.capacity.max(1));
         let address = queue.base.wrapping_add(slot * 8 * u64::from(queue.command_words));
         let mut bytes = [0; COMMAND_WORDS * 8];
-        image.get(address, &mut bytes[..length * 8]).ok()?;
+        if !read(address, &mut bytes[..length * 8]) {
+            return None;
+        }
         let mut words = [0; COMMAND_WORDS];
         for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
             *word = bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));

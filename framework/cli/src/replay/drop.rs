@@ -1,8 +1,8 @@
-//! Bare replay with commands dropped on purpose: the software IOMMU finds a SYNC in their place.
+//! Commands dropped on purpose out of a guest's own queue: whoever consumes it finds a SYNC in their place. So where there
+//! is no physical queue to drop them from: bare replay, and guests in shadow mode.
 
 use super::args::Injection;
 use super::commands::{Command, waiting};
-use super::image::ModelMemory;
 use super::registers;
 use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use viommu_plugin::GuestQueue;
 use viommu_plugin_host::{CallError, Codec};
 use viommu_trace::Vendor;
 
-/// Hides commands from a model while it consumes them.
+/// Hides commands while the queue is consumed.
 pub(crate) struct Dropper {
     opcodes: &'static [RangeInclusive<u8>],
     sync: u64,
@@ -32,37 +32,37 @@ impl Dropper {
         Some(Self { opcodes, sync: known.sync, every, seen: 0, hidden: Vec::new() })
     }
 
-    /// Puts SYNCs over the commands to be dropped among those that wait in `queue`.
+    /// Puts SYNCs over the commands to be dropped among those that wait in `queue`. `read` and `write` are the guest's
+    /// memory.
     ///
     /// # Errors
     /// If the plugin failed.
-    pub(crate) fn hide(&mut self, queue: &GuestQueue, codec: &Codec, memory: &ModelMemory) -> Result<(), CallError> {
-        let mut image = memory.image();
-        let first = self.hidden.len();
-        for command in waiting(queue, queue.pending, &mut image) {
+    pub(crate) fn hide(
+        &mut self,
+        queue: &GuestQueue,
+        codec: &Codec,
+        read: impl FnMut(u64, &mut [u8]) -> bool,
+        mut write: impl FnMut(u64, &[u8]),
+    ) -> Result<(), CallError> {
+        for command in waiting(queue, queue.pending, read) {
             let opcode = codec.opcode(command.words())?;
             if !self.opcodes.iter().any(|opcodes| opcodes.contains(&opcode)) {
                 continue;
             }
             self.seen += 1;
             if self.seen.is_multiple_of(self.every.get()) {
+                let mut words = vec![0; command.words().len()];
+                words.iter_mut().take(1).for_each(|first| *first = self.sync);
+                write(command.address, &bytes(&words));
                 self.hidden.push(command);
             }
-        }
-        for command in &self.hidden[first..] {
-            let mut words = vec![0; command.words().len()];
-            words.iter_mut().take(1).for_each(|first| *first = self.sync);
-            image.put(command.address, &bytes(&words));
         }
         Ok(())
     }
 
     /// Puts the hidden commands back where the guest wrote them.
-    pub(crate) fn restore(&mut self, memory: &ModelMemory) {
-        let mut image = memory.image();
-        self.hidden.drain(..).for_each(|command| {
-            image.put(command.address, &bytes(command.words()));
-        });
+    pub(crate) fn restore(&mut self, mut write: impl FnMut(u64, &[u8])) {
+        self.hidden.drain(..).for_each(|command| write(command.address, &bytes(command.words())));
     }
 }
 

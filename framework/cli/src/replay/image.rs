@@ -78,6 +78,11 @@ impl Image {
         Ok(())
     }
 
+    /// [`Image::get`] as a function that says whether it could.
+    pub(crate) fn reader(&mut self) -> impl FnMut(u64, &mut [u8]) -> bool + '_ {
+        |gpa, bytes| self.get(gpa, bytes).is_ok()
+    }
+
     /// Takes the address of the last read of something that was never recorded.
     pub(crate) fn take_unknown_read(&mut self) -> Option<u64> {
         self.unknown_read.take()

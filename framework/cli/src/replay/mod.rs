@@ -61,6 +61,9 @@ pub(crate) enum ReplayError {
     /// It is not known which commands of this vendor to drop.
     #[error("it is not known which commands of {} --inject would drop", report::vendor_name(*.0))]
     Injection(Vendor),
+    /// A fault on a way that this guest's commands do not take.
+    #[error("--inject {} breaks TLB invalidations on the physical queue, and this guest is served in shadow mode", .0.name())]
+    NotInShadow(args::Injection),
     /// The framework refused or failed.
     #[error("{0}")]
     Framework(#[from] viommu::Error),

@@ -19,6 +19,8 @@ pub(crate) enum Mode {
     Bare,
     /// Its tables are nested in the host's.
     Nested,
+    /// The hardware walks a copy of its tables that is composed with the host's.
+    Shadow,
 }
 
 /// Recorded translations.
@@ -107,7 +109,7 @@ pub(crate) struct Summary {
     pub(crate) trace: String,
     /// The vendor's name.
     pub(crate) vendor: String,
-    /// Bare or nested.
+    /// Bare, nested or shadow.
     pub(crate) mode: Mode,
     /// Virtual machines.
     pub(crate) vms: u32,
@@ -129,6 +131,8 @@ pub(crate) struct Summary {
     pub(crate) syncs: Syncs,
     /// Nested HWPTs.
     pub(crate) nested_hwpts: NestedHwpts,
+    /// Streams attached because a watched page was written, without a command that says so.
+    pub(crate) late_attaches: u64,
     /// The software IOMMU's TLB.
     pub(crate) tlb: Tlb,
     /// What hostile hardware did unasked.
@@ -165,6 +169,7 @@ impl Summary {
             doorbells: 0,
             syncs: Syncs::default(),
             nested_hwpts: NestedHwpts::default(),
+            late_attaches: 0,
             tlb: Tlb::default(),
             speculation: Speculation::default(),
             latency_ns: Latency::default(),
@@ -192,6 +197,7 @@ impl fmt::Display for Summary {
         let mode = match self.mode {
             Mode::Bare => "bare",
             Mode::Nested => "nested",
+            Mode::Shadow => "shadow",
         };
         writeln!(f, "{}: {verdict} ({}, {mode}, {} VM)", self.trace, self.vendor, self.vms)?;
         writeln!(
@@ -204,6 +210,9 @@ impl fmt::Display for Summary {
         if !self.guest_faults.is_empty() {
             let named: Vec<_> = self.guest_faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
             writeln!(f, "  guest faults  {}", named.join(", "))?;
+        }
+        if self.late_attaches > 0 {
+            writeln!(f, "  late attaches {} by writes to watched pages", self.late_attaches)?;
         }
         if self.migrations > 0 {
             writeln!(f, "  migrations    {} times to a fresh host", self.migrations)?;

@@ -95,7 +95,7 @@ fn dump(args: &DumpArgs, out: &mut impl Write) -> Result<(), DumpError> {
             Record::MmioWrite { offset, value, size } => {
                 if let Some(guest) = &mut guest {
                     let queue = guest.write(offset, size.into(), value)?;
-                    for command in waiting(&queue, queue.pending, &mut image).filter(|_| shown) {
+                    for command in waiting(&queue, queue.pending, image.reader()).filter(|_| shown) {
                         let mut text = Message::default();
                         guest.codec.describe(command.words(), &mut text)?;
                         writeln!(out, "{:8}    {:#x}: {}", "", command.address, text.text())?;

@@ -16,12 +16,13 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../traces")
 }
 
-/// Names of all recordings in the repository but [`REFUSED`].
+/// Names of all Arm recordings in the repository but [`REFUSED`].
 pub(crate) fn all() -> Vec<String> {
     let files = std::fs::read_dir(folder()).unwrap().map(|file| file.unwrap().file_name());
     let name = |file: std::ffi::OsString| Some(file.to_str()?.strip_suffix(".gtrace.zst")?.to_owned());
     let mut names: Vec<_> = files.filter_map(name).collect();
     names.sort();
+    names.retain(|name| name.starts_with("arm73-"));
     let before = names.len();
     names.retain(|name| name != REFUSED);
     assert_eq!(names.len() + 1, before, "{REFUSED} is among the recordings");
@@ -125,13 +126,18 @@ impl Line {
         let [records, checked, matched, mismatched, stage2_faults] =
             ["records", "checked", "matched", "mismatched", "stage2_faults"]
                 .map(|part| self.count(&format!("/translations/{part}")));
-        assert!(records > 0, "{self:?}");
+        // Pass-through guests on x86 made none that QEMU reports.
+        assert!(records > 0 || self.is_of("amd73-passthrough") || self.is_of("vtd73-passthrough"), "{self:?}");
         assert_eq!(checked, records * self.count("/vms"), "{self:?}");
         assert_eq!(checked, matched + mismatched + stage2_faults, "{self:?}");
         assert_eq!(mismatched, self.mismatched_by_vm().iter().sum::<u64>(), "{self:?}");
         assert_eq!(self.mismatched_by_vm().len() as u64, self.count("/vms"), "{self:?}");
-        assert_eq!(self.0["mode"], "nested");
-        assert_eq!(self.0["vendor"], "arm-smmuv3");
+        let [vendor, mode] = match () {
+            () if self.is_of("amd73-") => ["amd-vi", "shadow"],
+            () if self.is_of("vtd73-") => ["intel-vtd", "nested"],
+            () => ["arm-smmuv3", "nested"],
+        };
+        assert_eq!((&self.0["vendor"], &self.0["mode"]), (&vendor.into(), &mode.into()));
         let by_opcode = self.0["commands"]["by_opcode"].as_object().unwrap();
         let total: u64 = by_opcode.values().filter_map(Value::as_u64).sum();
         assert_eq!(total, self.count("/commands/total"), "{self:?}");

@@ -1,6 +1,6 @@
 //! What the physical IOMMU has to answer for a DMA whose guest-side answer was recorded.
 
-use viommu_plugin::{Answer, Request, Status};
+use viommu_plugin::{Answer, Request, Status, TranslationMode};
 use viommu_trace::{Outcome, Translation};
 
 /// Where a machine's memory lies in the host.
@@ -14,6 +14,10 @@ pub(super) struct Placement {
     pub(super) doorbell: Option<(u64, u64)>,
 }
 
+/// log2 of the sizes that a guest's page may have.
+const SMALLEST_PAGE: u32 = 12;
+const LARGEST_PAGE: u32 = 48;
+
 /// Bytes of the doorbell page.
 pub(super) const DOORBELL_BYTES: u64 = 0x1000;
 
@@ -26,6 +30,16 @@ impl Placement {
         }
         let (page, host) = self.doorbell?;
         (gpa >= page && gpa - page < DOORBELL_BYTES).then(|| host + (gpa - page))
+    }
+
+    /// Which of the guest's physical addresses stage 2 leads to a host's.
+    fn guest(&self, host: u64) -> Option<u64> {
+        let (base, size) = self.ram;
+        if host >= self.host_ram && host - self.host_ram < size {
+            return Some(base + (host - self.host_ram));
+        }
+        let (page, doorbell) = self.doorbell?;
+        (host >= doorbell && host - doorbell < DOORBELL_BYTES).then(|| page + (host - doorbell))
     }
 }
 
@@ -51,16 +65,42 @@ pub(super) fn request(recorded: &Translation, stream: u32) -> Request {
     }
 }
 
-/// Judges the physical IOMMU's answer.
-pub(super) fn judge(recorded: &Translation, placement: &Placement, answer: &Answer) -> Verdict {
+/// Judges the physical IOMMU's answer for a guest that is served in this mode.
+pub(super) fn judge(recorded: &Translation, placement: &Placement, mode: TranslationMode, answer: &Answer) -> Verdict {
+    let is_shadow = mode == TranslationMode::SHADOW;
     let right = match recorded.outcome {
+        Outcome::Ok if is_shadow => return judge_shadow(recorded, placement, answer),
         Outcome::Ok => return judge_output(recorded, placement, answer, 1),
         Outcome::Bypass | Outcome::Disabled => return judge_output(recorded, placement, answer, 2),
-        // Stage 2's faults are the host's: what the guest sees is never one.
-        Outcome::Fault => answer.status == Status::FAULT && answer.stage != 2 && answer.fault == recorded.fault,
+        // Stage 2's faults are the host's: what the guest sees is never one. A shadow holds both stages.
+        Outcome::Fault => {
+            answer.status == Status::FAULT && (is_shadow || answer.stage != 2) && answer.fault == recorded.fault
+        }
         Outcome::Abort => answer.status == Status::ABORT,
     };
     if right { Verdict::Matched } else { Verdict::Mismatched }
+}
+
+/// A shadow leads from the device's address to the host's in one table. Its leaves are not the guest's: they may be
+/// smaller where the guest's memory lies in pieces. So the output is taken back to the guest's address, and where the
+/// recording has only the start of the guest's page, it has to be the address in some page that starts there.
+fn judge_shadow(recorded: &Translation, placement: &Placement, answer: &Answer) -> Verdict {
+    if placement.host(recorded.output).is_none() {
+        let refused = answer.status == Status::FAULT;
+        return if refused { Verdict::StageTwoFault } else { Verdict::Mismatched };
+    }
+    let output = placement.guest(answer.output).filter(|_| answer.status == Status::OK);
+    let in_page = |output: u64| {
+        let start = recorded.output;
+        let sizes = SMALLEST_PAGE..=start.trailing_zeros().min(LARGEST_PAGE);
+        sizes.into_iter().any(|size| start + (recorded.iova & low_bits(size)) == output)
+    };
+    let right = |output: u64| if recorded.page_start { in_page(output) } else { output == recorded.output };
+    let permitted = recorded.permissions.is_none_or(|granted| u32::from(granted) == answer.permissions);
+    match output {
+        Some(output) if permitted && right(output) => Verdict::Matched,
+        _ => Verdict::Mismatched,
+    }
 }
 
 /// An output goes through stage 2; where stage 2 has nothing, that very address must be what faults there.
@@ -105,6 +145,14 @@ mod tests {
     const PLACEMENT: Placement =
         Placement { ram: (0x4000_0000, 0x1000_0000), host_ram: 0x100_0000_0000, doorbell: Some((0x809_0000, 0x7000)) };
 
+    fn nested(recorded: &Translation, placement: &Placement, answer: &Answer) -> Verdict {
+        judge(recorded, placement, TranslationMode::NESTED, answer)
+    }
+
+    fn shadow(recorded: &Translation, answer: &Answer) -> Verdict {
+        judge(recorded, &PLACEMENT, TranslationMode::SHADOW, answer)
+    }
+
     fn recorded(outcome: Outcome, output: u64) -> Translation {
         Translation {
             stream: 8,
@@ -129,32 +177,67 @@ mod tests {
     #[test]
     fn outputs_are_judged_through_stage_two() {
         let ok = recorded(Outcome::Ok, 0x4000_1234);
-        assert_eq!(judge(&ok, &PLACEMENT, &answer(Status::OK, 1, 0x100_0000_1234)), Verdict::Matched);
-        assert_eq!(judge(&ok, &PLACEMENT, &answer(Status::OK, 1, 0x4000_1234)), Verdict::Mismatched);
-        assert_eq!(judge(&ok, &PLACEMENT, &answer(Status::OK, 2, 0x100_0000_1234)), Verdict::Mismatched);
+        assert_eq!(nested(&ok, &PLACEMENT, &answer(Status::OK, 1, 0x100_0000_1234)), Verdict::Matched);
+        assert_eq!(nested(&ok, &PLACEMENT, &answer(Status::OK, 1, 0x4000_1234)), Verdict::Mismatched);
+        assert_eq!(nested(&ok, &PLACEMENT, &answer(Status::OK, 2, 0x100_0000_1234)), Verdict::Mismatched);
         let weaker = Answer { permissions: 1, ..answer(Status::OK, 1, 0x100_0000_1234) };
-        assert_eq!(judge(&ok, &PLACEMENT, &weaker), Verdict::Mismatched);
+        assert_eq!(nested(&ok, &PLACEMENT, &weaker), Verdict::Mismatched);
         let doorbell = recorded(Outcome::Bypass, 0x809_0040);
-        assert_eq!(judge(&doorbell, &PLACEMENT, &answer(Status::OK, 2, 0x7040)), Verdict::Matched);
+        assert_eq!(nested(&doorbell, &PLACEMENT, &answer(Status::OK, 2, 0x7040)), Verdict::Matched);
     }
 
     #[test]
     fn an_output_outside_memory_must_fault_in_stage_two_at_that_address() {
         let outside = recorded(Outcome::Ok, 0x9999_9040);
-        assert_eq!(judge(&outside, &PLACEMENT, &answer(Status::FAULT, 2, 0)), Verdict::StageTwoFault);
-        assert_eq!(judge(&outside, &PLACEMENT, &answer(Status::OK, 1, 0x9999_9040)), Verdict::Mismatched);
-        assert_eq!(judge(&outside, &PLACEMENT, &answer(Status::FAULT, 1, 0)), Verdict::Mismatched);
+        assert_eq!(nested(&outside, &PLACEMENT, &answer(Status::FAULT, 2, 0)), Verdict::StageTwoFault);
+        assert_eq!(nested(&outside, &PLACEMENT, &answer(Status::OK, 1, 0x9999_9040)), Verdict::Mismatched);
+        assert_eq!(nested(&outside, &PLACEMENT, &answer(Status::FAULT, 1, 0)), Verdict::Mismatched);
         let elsewhere = recorded(Outcome::Ok, 0x8888_8000);
-        assert_eq!(judge(&elsewhere, &PLACEMENT, &answer(Status::FAULT, 2, 0)), Verdict::Mismatched);
+        assert_eq!(nested(&elsewhere, &PLACEMENT, &answer(Status::FAULT, 2, 0)), Verdict::Mismatched);
     }
 
     #[test]
     fn a_recorded_fault_is_the_guest_s_own() {
         let fault = recorded(Outcome::Fault, 0);
-        assert_eq!(judge(&fault, &PLACEMENT, &answer(Status::FAULT, 1, 0)), Verdict::Matched);
-        assert_eq!(judge(&fault, &PLACEMENT, &answer(Status::FAULT, 2, 0)), Verdict::Mismatched);
+        assert_eq!(nested(&fault, &PLACEMENT, &answer(Status::FAULT, 1, 0)), Verdict::Matched);
+        assert_eq!(nested(&fault, &PLACEMENT, &answer(Status::FAULT, 2, 0)), Verdict::Mismatched);
         let other = Answer { fault: 0x13, ..answer(Status::FAULT, 1, 0) };
-        assert_eq!(judge(&fault, &PLACEMENT, &other), Verdict::Mismatched);
-        assert_eq!(judge(&recorded(Outcome::Abort, 0), &PLACEMENT, &answer(Status::ABORT, 0, 0)), Verdict::Matched);
+        assert_eq!(nested(&fault, &PLACEMENT, &other), Verdict::Mismatched);
+        assert_eq!(nested(&recorded(Outcome::Abort, 0), &PLACEMENT, &answer(Status::ABORT, 0, 0)), Verdict::Matched);
+    }
+
+    #[test]
+    fn a_shadow_is_judged_in_the_guest_s_addresses() {
+        let ok = recorded(Outcome::Ok, 0x4000_1234);
+        for stage in [1, 2] {
+            assert_eq!(shadow(&ok, &answer(Status::OK, stage, 0x100_0000_1234)), Verdict::Matched);
+        }
+        assert_eq!(shadow(&ok, &answer(Status::OK, 2, 0x100_0000_1238)), Verdict::Mismatched);
+        assert_eq!(shadow(&ok, &answer(Status::OK, 2, 0x4000_1234)), Verdict::Mismatched);
+        assert_eq!(shadow(&ok, &answer(Status::FAULT, 2, 0)), Verdict::Mismatched);
+        let weaker = Answer { permissions: 1, ..answer(Status::OK, 1, 0x100_0000_1234) };
+        assert_eq!(shadow(&ok, &weaker), Verdict::Mismatched);
+        let fault = recorded(Outcome::Fault, 0);
+        assert_eq!(shadow(&fault, &answer(Status::FAULT, 2, 0)), Verdict::Matched);
+        let outside = recorded(Outcome::Ok, 0x9999_9040);
+        assert_eq!(shadow(&outside, &answer(Status::FAULT, 2, 0)), Verdict::StageTwoFault);
+        assert_eq!(shadow(&outside, &answer(Status::OK, 2, 0x9999_9040)), Verdict::Mismatched);
+        let identity = recorded(Outcome::Disabled, 0x4000_1000);
+        assert_eq!(shadow(&identity, &answer(Status::OK, 2, 0x100_0000_1000)), Verdict::Matched);
+    }
+
+    #[test]
+    fn the_start_of_a_guest_s_page_of_any_size_is_enough() {
+        let start = |iova, output| Translation { iova, page_start: true, ..recorded(Outcome::Ok, output) };
+        let ours = |gpa: u64| answer(Status::OK, 2, 0x100_0000_0000 + (gpa - 0x4000_0000));
+        let large = start(0xff32_5678, 0x4020_0000);
+        assert_eq!(shadow(&large, &ours(0x4020_0678)), Verdict::Matched, "4 KiB");
+        assert_eq!(shadow(&large, &ours(0x4032_5678)), Verdict::Matched, "2 MiB");
+        assert_eq!(shadow(&large, &ours(0x4032_6678)), Verdict::Mismatched);
+        assert_eq!(shadow(&large, &ours(0x4020_0000)), Verdict::Mismatched, "the offset is lost");
+        assert_eq!(shadow(&large, &ours(0x4072_5678)), Verdict::Mismatched, "not the address's place in 8 MiB");
+        let small = start(0xff32_5678, 0x4020_1000);
+        assert_eq!(shadow(&small, &ours(0x4020_1678)), Verdict::Matched);
+        assert_eq!(shadow(&small, &ours(0x4032_5678)), Verdict::Mismatched, "no large page starts there");
     }
 }

@@ -1,10 +1,10 @@
 //! `--inject`: a sink around the real one that breaks it on purpose, so that a replay can show that it would notice.
 //!
 //! What a command is, and how it would look with another guest's tag, the vendor's own codec says: host words are
-//! rewritten once more, with every stream mapped to itself.
+//! rewritten once more, with every stream and every domain mapped to itself, or every domain to that tag.
 
 use crate::replay::args::Injection;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use viommu::backend::direct::ModelHardware;
@@ -23,6 +23,8 @@ const CHUNK: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     machines: RwLock<BTreeMap<Owner, u32>>,
+    /// Tags of the guests' own domains, as their commands named them.
+    domains: RwLock<BTreeSet<u32>>,
 }
 
 impl Roster {
@@ -44,7 +46,19 @@ impl Roster {
         later.or_else(|| machines.iter().next()).map(|(_, &tag)| tag)
     }
 
-    fn tags(&self) -> Vec<u32> {
+    /// A command named this domain.
+    fn name_domain(&self, tag: u32) {
+        let known = self.domains.read().is_ok_and(|domains| domains.contains(&tag));
+        if !known && let Ok(mut domains) = self.domains.write() {
+            domains.insert(tag);
+        }
+    }
+
+    /// Every tag under which a command of this kind may hit something.
+    fn tags(&self, of_domains: bool) -> Vec<u32> {
+        if of_domains {
+            return self.domains.read().map(|domains| domains.iter().copied().collect()).unwrap_or_default();
+        }
         self.machines.read().map(|machines| machines.values().copied().collect()).unwrap_or_default()
     }
 }
@@ -61,8 +75,8 @@ pub(super) struct Injector {
     pub(super) what: Injection,
     pub(super) codec: Arc<Codec>,
     pub(super) command_words: usize,
-    /// Every stream is itself.
-    pub(super) streams: Vec<u32>,
+    /// Every number is itself: streams, and domains.
+    pub(super) itself: Vec<u32>,
     pub(super) roster: Arc<Roster>,
     pub(super) invalidations: AtomicU64,
     pub(super) batches: AtomicU64,
@@ -75,17 +89,37 @@ pub(super) struct Injector {
 }
 
 impl Injector {
-    /// The command with another tag, and what it is.
-    fn with_tag(&self, command: &[u64], tag: u32) -> Option<(Vec<u64>, Rewritten)> {
+    /// The command with another guest's numbers, and what it is.
+    fn rewritten(&self, command: &[u64], tag: u32, domains: &[u32]) -> Option<(Vec<u64>, Rewritten)> {
         let mut out = vec![0; self.command_words];
-        let ids = HostIds { tag, streams: &self.streams, domains: &[] };
+        let ids = HostIds { tag, streams: &self.itself, domains };
         let rewritten = self.codec.rewrite(command, Classes::NONE, ids, &mut out).ok()?;
         (rewritten.written == 1).then_some((out, rewritten))
     }
 
+    /// The domain that the command names, if it does: it can be rewritten only if that domain has a host number.
+    fn domain_of(&self, command: &[u64]) -> Option<usize> {
+        let fits = |domains: usize| self.rewritten(command, 0, &self.itself[..domains]).is_some();
+        if fits(0) || !fits(self.itself.len()) {
+            return None;
+        }
+        let (mut none, mut named) = (0, self.itself.len());
+        while named - none > 1 {
+            let middle = none + (named - none) / 2;
+            if fits(middle) { named = middle } else { none = middle }
+        }
+        Some(none)
+    }
+
+    /// The command with another tag: in place of its domain's, if it names one.
+    fn with_tag(&self, command: &[u64], domain: Option<usize>, tag: u32) -> Vec<u64> {
+        let domains = vec![tag; domain.map_or(0, |domain| domain + 1)];
+        self.rewritten(command, tag, &domains).map(|(words, _)| words).unwrap_or_default()
+    }
+
     /// Appends what becomes of one command.
     fn tamper(&self, owner: Owner, command: &[u64], out: &mut Vec<u64>) {
-        let Some((_, is)) = self.with_tag(command, 0) else {
+        let Some((_, is)) = self.rewritten(command, 0, &self.itself) else {
             out.extend_from_slice(command);
             return;
         };
@@ -98,12 +132,14 @@ impl Injector {
             }
             Injection::DropAtc if is.atc > 0 => {}
             Injection::WrongVmid if is.tlb > 0 => {
-                let wrong = self.roster.next_tag(owner).and_then(|tag| self.with_tag(command, tag));
-                out.extend(wrong.map(|(words, _)| words).unwrap_or_default());
+                let wrong = self.roster.next_tag(owner).map(|tag| self.with_tag(command, self.domain_of(command), tag));
+                out.extend(wrong.unwrap_or_default());
             }
             Injection::Widen if is.tlb > 0 => {
-                for tag in self.roster.tags() {
-                    out.extend(self.with_tag(command, tag).map(|(words, _)| words).unwrap_or_default());
+                let domain = self.domain_of(command);
+                domain.into_iter().for_each(|domain| self.roster.name_domain(domain as u32));
+                for tag in self.roster.tags(domain.is_some()) {
+                    out.extend(self.with_tag(command, domain, tag));
                 }
             }
             Injection::ReorderAtc if is.tlb > 0 || is.atc > 0 => self.reorder(owner, command, is.atc > 0, out),

@@ -1,9 +1,12 @@
 //! One recorded guest as a virtual machine: its memory, its vIOMMU, and its turns.
 
+use super::before::Before;
 use super::expect::{self, DOORBELL_BYTES, Placement, Verdict};
 use super::migrate::Schedule;
 use super::physical::Physical;
 use super::schedule::Turns;
+use super::watch::Written;
+use crate::replay::args::Injection;
 use crate::replay::compare::Shown;
 use crate::replay::latency::Histogram;
 use crate::replay::report::{EXPLAINED, Mismatch, Translations};
@@ -20,13 +23,16 @@ use viommu::objects::{RestoreConfig, ViommuConfig};
 use viommu::pipeline::{CommandTap, NoInterrupts};
 use viommu::save::SavedViommu;
 use viommu::vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, MmapRegion};
-use viommu_plugin::{Answer, Register};
+use viommu_plugin::{Answer, Register, TranslationMode};
 use viommu_plugin_host::Codec;
 use viommu_trace::{Header, Record, Role, Trace, Translation, Vendor};
 
 /// What all machines of a replay share, wherever they are.
 pub(super) struct World {
     pub(super) shown: Vec<Register>,
+    /// How the guests are served.
+    pub(super) mode: TranslationMode,
+    pub(super) inject: Option<Injection>,
     /// How long a guest waits for its queue.
     pub(super) limit: Duration,
     pub(super) tally: Arc<Tally>,
@@ -101,6 +107,11 @@ pub(super) struct Machine<'a> {
     records: u64,
     pub(super) counted: Counted,
     pub(super) counts: Translations,
+    /// Tables written since the last record that was none.
+    written: Written,
+    /// What is broken in the guest's own queue.
+    before: Option<Before>,
+    pub(super) late_attaches: u64,
     pub(super) register_mismatches: u64,
     pub(super) latency: Histogram,
     pub(super) mismatches: Vec<Mismatch>,
@@ -117,6 +128,7 @@ impl<'a> Machine<'a> {
         physical: &Arc<Physical>,
     ) -> Result<Self, ReplayError> {
         let header = trace.header().clone();
+        let trace_vendor = header.vendor;
         let mut machine = Self {
             world,
             index,
@@ -130,6 +142,9 @@ impl<'a> Machine<'a> {
             records: 0,
             counted: Counted::default(),
             counts: Translations::default(),
+            written: Written::default(),
+            before: Before::new(world, job, trace_vendor)?,
+            late_attaches: 0,
             register_mismatches: 0,
             latency: Histogram::default(),
             mismatches: Vec::new(),
@@ -263,10 +278,17 @@ impl<'a> Machine<'a> {
 
     /// One record; whether it was a doorbell.
     fn record(&mut self, number: u64, record: &Record<'_>) -> Result<bool, ReplayError> {
+        if !matches!(record, Record::Mem { .. }) && !self.written.is_empty() {
+            let written = std::mem::take(&mut self.written);
+            if self.world.inject != Some(Injection::Unwatched) {
+                self.late_attaches += unless_quarantined(written.deliver(self.viommu()))?;
+            }
+        }
         match *record {
             Record::Mem { role, gpa, bytes } => {
                 if role == Role::STREAM_TABLE || role == Role::CONTEXT {
                     self.distrust_tables();
+                    self.written.note(gpa, bytes.len() as u64);
                 }
                 let kept = self.memory.write_slice(bytes, GuestAddress(gpa)).is_ok();
                 if !kept {
@@ -285,6 +307,9 @@ impl<'a> Machine<'a> {
             Record::Translation(recorded) => self.translate(number, &recorded)?,
             Record::Reset => {
                 self.distrust_tables();
+                if let Some(before) = &mut self.before {
+                    before.reset()?;
+                }
                 unless_quarantined(self.viommu().reset())?;
             }
             _ => {}
@@ -306,6 +331,9 @@ impl<'a> Machine<'a> {
         let pipeline = self.viommu().pipeline().clone();
         let doorbells = || pipeline.counters().doorbells.load(Ordering::Relaxed);
         let before = doorbells();
+        if let Some(before) = &mut self.before {
+            before.hide(offset, size, value, &self.memory)?;
+        }
         let start = Instant::now();
         unless_quarantined(self.viommu().mmio_write(offset, size, value))?;
         // A machine that moves now moves with its queue as it is, and waits on its new host.
@@ -314,6 +342,9 @@ impl<'a> Machine<'a> {
             return Ok(true);
         }
         self.settle(record)?;
+        if let Some(before) = &mut self.before {
+            before.restore(&self.memory)?;
+        }
         let doorbell = doorbells() != before;
         if doorbell {
             self.latency.record(start.elapsed());
@@ -338,7 +369,7 @@ impl<'a> Machine<'a> {
         hardware.tick();
         hardware.translate(&[request], &mut answers)?;
         self.counts.checked += 1;
-        match expect::judge(recorded, &placement, &answers[0]) {
+        match expect::judge(recorded, &placement, self.world.mode, &answers[0]) {
             Verdict::Matched => self.counts.matched += 1,
             Verdict::StageTwoFault => self.counts.stage2_faults += 1,
             Verdict::Mismatched => {
@@ -382,9 +413,9 @@ impl Turns for Machine<'_> {
 }
 
 /// A guest hears nothing of its IOMMU's being put out of service: it goes on writing, and the replay with it.
-fn unless_quarantined(written: Result<(), viommu::Error>) -> Result<(), viommu::Error> {
+fn unless_quarantined<T: Default>(written: Result<T, viommu::Error>) -> Result<T, viommu::Error> {
     match written {
-        Err(error) if matches!(error.cause, Cause::Quarantined(_)) => Ok(()),
+        Err(error) if matches!(error.cause, Cause::Quarantined(_)) => Ok(T::default()),
         other => other,
     }
 }

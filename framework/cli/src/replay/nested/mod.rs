@@ -8,12 +8,14 @@
 //!              └── migrate.rs: all machines to the next Physical (physical.rs) ──┘
 //! ```
 
+mod before;
 mod expect;
 mod inject;
 mod machine;
 mod migrate;
 mod physical;
 mod schedule;
+mod watch;
 
 use super::latency::Histogram;
 use super::progress::Progress;
@@ -30,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use viommu::vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
-use viommu_plugin::GuestFault;
+use viommu_plugin::{GuestFault, TranslationMode};
 use viommu_trace::{Header, Trace};
 
 /// Replays `job`'s trace as `--vms` machines.
@@ -48,18 +50,31 @@ pub(super) fn replay(job: &Job<'_>) -> Result<Report, ReplayError> {
     let shown = registers::shown(&header, &job.scan);
     // Says by name if no vIOMMU can be what this guest was shown, before anything is built.
     let codec = job.plugin.frontend(&shown).and_then(|_| job.plugin.codec(&shown))?;
+    let mode = codec.mode()?;
+    if let Some(injection) = args.inject.filter(|injection| !injection.is_for(mode)) {
+        return Err(ReplayError::NotInShadow(injection));
+    }
     let tally =
         Tally { codec, command_words: job.plugin.info().command_words, opcodes: [const { AtomicU64::new(0) }; 256] };
     let physical = Arc::new(Physical::new(job, &header, &shown, 0)?);
     let migrations = Schedule::new(args);
-    let world = World { shown, limit: SYNC_LIMIT, tally: Arc::new(tally), passed: AtomicU64::new(0), migrations };
+    let world = World {
+        shown,
+        mode,
+        inject: args.inject,
+        limit: SYNC_LIMIT,
+        tally: Arc::new(tally),
+        passed: AtomicU64::new(0),
+        migrations,
+    };
     let mut machines = Vec::new();
     for index in 0..args.vms {
         let (ram, memory) = guest_memory(&header)?;
         machines.push(Machine::new(&world, index, open()?, (ram, memory), job, &physical)?);
     }
     let start = Instant::now();
-    let summary = Summary::new(job.path, header.vendor, Mode::Nested);
+    let shadow = mode == TranslationMode::SHADOW;
+    let summary = Summary::new(job.path, header.vendor, if shadow { Mode::Shadow } else { Mode::Nested });
     let mut removal = Removal { job, header: &header, world: &world, physical, summary };
     let (machines, switches) = run(&mut removal, machines)?;
     let elapsed = start.elapsed().as_secs_f64();
@@ -172,6 +187,7 @@ fn summarise(
         }
         summary.nested_hwpts.created += counted.nested_created;
         summary.nested_hwpts.reused += counted.nested_reused;
+        summary.late_attaches += machine.late_attaches;
     }
     for (opcode, count) in (0..=u8::MAX).zip(&world.tally.opcodes) {
         let count = count.load(Ordering::Relaxed);

@@ -27,6 +27,8 @@ const FIRST_RAM: u64 = 0x100_0000_0000;
 const HOST_DOORBELL: u64 = 0xfee0_0000;
 /// Host stream of the first machine's first stream: no guest's number, so that a missing translation shows.
 const FIRST_STREAM: u32 = 0x400;
+/// Domain numbers that commands can name.
+const DOMAINS: u32 = 1 << 16;
 /// Numbers that no machine has on a host, so that every machine has another one on the next.
 const SPARE: u64 = 7;
 /// How long hardware may take for a SYNC.
@@ -175,7 +177,7 @@ fn injecting(
             what,
             codec: codec.clone(),
             command_words,
-            streams: (0..streams).collect(),
+            itself: (0..streams.max(DOMAINS)).collect(),
             roster: roster.clone(),
             invalidations: AtomicU64::new(0),
             batches: AtomicU64::new(0),
