@@ -5,21 +5,25 @@
 
 use crate::pipeline::ShardCounts;
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
-use viommu_plugin::GuestFault;
+use viommu_plugin::{GuestFault, TranslationMode};
 
-/// Guest doorbells that found commands. Label `vendor`.
+/// Guest doorbells that found commands. Labels `vendor`, `mode`.
 pub const DOORBELLS: &str = "viommu_doorbells_total";
-/// Guest commands rewritten for the hardware queue. Labels `vendor`, `class` (tlb, config, atc).
+/// Guest commands rewritten for the hardware queue. Labels `vendor`, `mode` (nested, shadow), `class` (tlb, config, atc).
 pub const COMMANDS: &str = "viommu_commands_total";
-/// Guest commands for streams without a device, completed without hardware. Label `vendor`.
+/// Guest commands for streams without a device, completed without hardware. Labels `vendor`, `mode`.
 pub const LOCAL_STREAM: &str = "viommu_local_stream_total";
-/// Guest SYNCs completed. Label `vendor`.
+/// Guest commands for domains without a nested HWPT, completed without hardware. Labels `vendor`, `mode`.
+pub const LOCAL_DOMAIN: &str = "viommu_local_domain_total";
+/// Leaves of guests' page tables put into shadow tables or taken out of them. Labels `vendor`, `change` (put_in, taken_out).
+pub const SHADOW_LEAVES: &str = "viommu_shadow_leaves_total";
+/// Guest SYNCs completed. Labels `vendor`, `mode`.
 pub const GUEST_SYNCS: &str = "viommu_guest_syncs_total";
-/// What guests did wrong. Labels `vendor`, `fault` (names of `GuestFault`).
+/// What guests did wrong. Labels `vendor`, `mode`, `fault` (names of `GuestFault`).
 pub const GUEST_FAULTS: &str = "viommu_guest_faults_total";
-/// Event records delivered to guests. Label `vendor`.
+/// Event records delivered to guests. Labels `vendor`, `mode`.
 pub const GUEST_EVENTS: &str = "viommu_guest_events_total";
-/// Times a guest was told that events were lost. Label `vendor`.
+/// Times a guest was told that events were lost. Labels `vendor`, `mode`.
 pub const GUEST_EVENTS_LOST: &str = "viommu_guest_events_lost_total";
 /// Batches put on the hardware queue. Labels `shard`, `vendor`.
 pub const SHARD_BATCHES: &str = "viommu_shard_batches_total";
@@ -47,6 +51,8 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (DOORBELLS, Kind::Counter, "Guest doorbells that found commands"),
     (COMMANDS, Kind::Counter, "Guest commands rewritten for the hardware queue, by class"),
     (LOCAL_STREAM, Kind::Counter, "Guest commands for streams without a device, completed without hardware"),
+    (LOCAL_DOMAIN, Kind::Counter, "Guest commands for domains without a nested HWPT, completed without hardware"),
+    (SHADOW_LEAVES, Kind::Counter, "Leaves of guests' page tables put into or taken out of shadow tables, by change"),
     (GUEST_SYNCS, Kind::Counter, "Guest SYNCs completed"),
     (GUEST_FAULTS, Kind::Counter, "What guests did wrong, by fault"),
     (GUEST_EVENTS, Kind::Counter, "Event records delivered to guests"),
@@ -82,12 +88,14 @@ pub fn describe() {
     }
 }
 
-/// Handles of one guest's data path; guests of one vendor share the series.
+/// Handles of one guest's data path; guests of one vendor served in one mode share the series.
 pub(crate) struct GuestMetrics {
     vendor: String,
+    mode: &'static str,
     pub(crate) doorbells: Counter,
     pub(crate) syncs: Counter,
     pub(crate) local_stream: Counter,
+    pub(crate) local_domain: Counter,
     pub(crate) events: Counter,
     pub(crate) events_lost: Counter,
     pub(crate) tlb: Counter,
@@ -96,24 +104,37 @@ pub(crate) struct GuestMetrics {
 }
 
 impl GuestMetrics {
-    pub(crate) fn new(vendor: &str) -> Self {
-        let label = || vendor.to_owned();
+    pub(crate) fn new(vendor: &str, mode: TranslationMode) -> Self {
+        let mode = mode.name();
+        let of = |name: &'static str| counter!(name, "vendor" => vendor.to_owned(), "mode" => mode);
+        let commands =
+            |class: &'static str| counter!(COMMANDS, "vendor" => vendor.to_owned(), "mode" => mode, "class" => class);
         Self {
-            vendor: label(),
-            doorbells: counter!(DOORBELLS, "vendor" => label()),
-            syncs: counter!(GUEST_SYNCS, "vendor" => label()),
-            local_stream: counter!(LOCAL_STREAM, "vendor" => label()),
-            events: counter!(GUEST_EVENTS, "vendor" => label()),
-            events_lost: counter!(GUEST_EVENTS_LOST, "vendor" => label()),
-            tlb: counter!(COMMANDS, "vendor" => label(), "class" => "tlb"),
-            config: counter!(COMMANDS, "vendor" => label(), "class" => "config"),
-            atc: counter!(COMMANDS, "vendor" => label(), "class" => "atc"),
+            vendor: vendor.to_owned(),
+            mode,
+            doorbells: of(DOORBELLS),
+            syncs: of(GUEST_SYNCS),
+            local_stream: of(LOCAL_STREAM),
+            local_domain: of(LOCAL_DOMAIN),
+            events: of(GUEST_EVENTS),
+            events_lost: of(GUEST_EVENTS_LOST),
+            tlb: commands("tlb"),
+            config: commands("config"),
+            atc: commands("atc"),
         }
     }
 
     /// Faults are rare: resolved when they happen.
     pub(crate) fn fault(&self, fault: GuestFault) {
-        counter!(GUEST_FAULTS, "vendor" => self.vendor.clone(), "fault" => fault.name()).increment(1);
+        let (vendor, mode) = (self.vendor.clone(), self.mode);
+        counter!(GUEST_FAULTS, "vendor" => vendor, "mode" => mode, "fault" => fault.name()).increment(1);
+    }
+
+    /// A shadow changed: so many leaves came and went. Beside what such a change costs, resolving the handles is nothing.
+    pub(crate) fn shadow(&self, put_in: usize, taken_out: usize) {
+        for (change, leaves) in [("put_in", put_in), ("taken_out", taken_out)] {
+            counter!(SHADOW_LEAVES, "vendor" => self.vendor.clone(), "change" => change).increment(leaves as u64);
+        }
     }
 }
 

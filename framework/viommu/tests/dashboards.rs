@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use viommu::metrics::{ALL, Kind};
 
 /// Every label of `metrics.rs`, and the two that Prometheus adds.
-const LABELS: &[&str] = &["vendor", "class", "fault", "shard", "kind", "instance", "job"];
+const LABELS: &[&str] = &["vendor", "mode", "change", "class", "fault", "shard", "kind", "instance", "job"];
 /// Words of PromQL that stand where a name could: operators and modifiers, and aggregations (`sum by (..)`).
 const KEYWORDS: &[&str] = &[
     "by",

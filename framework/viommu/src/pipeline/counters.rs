@@ -18,6 +18,8 @@ pub struct GuestCounters {
     pub local_stream: AtomicU64,
     /// Prefetch hints.
     pub hints: AtomicU64,
+    /// Commands for domains without a nested HWPT.
+    pub local_domain: AtomicU64,
     /// Event records delivered.
     pub events: AtomicU64,
     /// Faults by [`viommu_plugin::GuestFault`] number; the last slot takes unknown ones.

@@ -146,7 +146,7 @@ impl Pipeline {
             lane: Lane::new(owner),
             settle: Settle::default(),
             counters: GuestCounters::default(),
-            metrics: GuestMetrics::new(&plugin.name),
+            metrics: GuestMetrics::new(&plugin.name, codec.mode().unwrap_or_default()),
             registers: frontend.map(Mutex::new),
             owner,
             tag,

@@ -221,6 +221,10 @@ impl Pipeline {
             GuestCounters::add_alone(&self.counters.local_stream, u64::from(rewritten.local_stream), fetch);
             self.metrics.local_stream.increment(u64::from(rewritten.local_stream));
         }
+        if rewritten.local_domain > 0 {
+            GuestCounters::add_alone(&self.counters.local_domain, u64::from(rewritten.local_domain), fetch);
+            self.metrics.local_domain.increment(u64::from(rewritten.local_domain));
+        }
         if rewritten.hints > 0 {
             GuestCounters::add_alone(&self.counters.hints, u64::from(rewritten.hints), fetch);
         }

@@ -83,8 +83,9 @@ impl Pipeline {
             }
             if !gone.is_empty() || !new.is_empty() {
                 backend.shadow_change(shadow.hwpt, &gone, &new)?;
+                self.metrics.shadow(new.len(), gone.len());
             }
-            *held = *held + new.len() - gone.len().min(*held + new.len());
+            *held = (*held + new.len()).saturating_sub(gone.len());
             if walked.done == 1 {
                 return Ok(());
             }
