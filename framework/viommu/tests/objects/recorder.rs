@@ -118,8 +118,9 @@ impl Recorder {
         for used in uses {
             assert!(inner.objects.contains_key(used), "{kind} on object {used}, which is gone");
         }
-        inner.last += 1;
-        let id = inner.last;
+        let id = inner.last + 1;
+        // A vIOMMU comes with two HWPTs, whose numbers follow its own.
+        inner.last = if kind == ObjectKind::Viommu { id + 2 } else { id };
         inner.objects.insert(id, (kind, uses.to_vec()));
         let name = NAMES.iter().find(|(of, _)| *of == kind).unwrap().1;
         inner.log.push(format!("+{name} {id}"));
@@ -148,8 +149,6 @@ impl Objects for Recorder {
     }
     async fn viommu_alloc(&self, parent: u32) -> Result<ViommuAlloc, Cause> {
         let id = self.create(ObjectKind::Viommu, &[parent])?;
-        let mut inner = self.inner();
-        inner.last += 2;
         Ok(ViommuAlloc { id, tag: 0x100 + id, abort: id + 1, bypass: id + 2 })
     }
     async fn device_bind(&self, _stream: u32) -> Result<u32, Cause> {
