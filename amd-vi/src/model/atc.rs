@@ -1,6 +1,6 @@
 //! The caches of the devices themselves: filled by answers, emptied only by INVALIDATE_IOTLB_PAGES.
 
-use super::tlb::Range;
+use super::tlb::{NO_PASID, Range};
 use rustc_hash::FxHashMap;
 use std::cell::Cell;
 use viommu_plugin::cache::{Cache, Translation};
@@ -27,10 +27,13 @@ impl Atc {
         self.devices.entry(device).or_default().insert(pasid, input, told, Self::CAPACITY);
     }
 
-    /// INVALIDATE_IOTLB_PAGES.
+    /// INVALIDATE_IOTLB_PAGES. Without PASID ([`NO_PASID`]) the entries of all PASIDs go too.
     pub(crate) fn invalidate(&mut self, device: u32, pasid: u32, range: Range) {
         if let Some(cache) = self.devices.get_mut(&device) {
             cache.remove(pasid, range.first, range.last);
+            if pasid == NO_PASID {
+                cache.clear_where(|tag| tag != NO_PASID);
+            }
         }
     }
 

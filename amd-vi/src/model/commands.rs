@@ -13,6 +13,8 @@ use crate::spec::registers::Status;
 enum Undone {
     /// It stops the command buffer with this event.
     Error(EventCode),
+    /// It is done without its effect, and the command buffer stops behind it: a device did not answer in time.
+    TimedOut,
     /// A device has not answered, and CONTROL.InvTimeOut lets it take for ever: the command is tried again.
     Waits,
 }
@@ -33,6 +35,11 @@ impl Iommu {
             match outcome {
                 Ok(()) => self.registers.set_command_head(ring.next(head)),
                 Err(Undone::Waits) => return consumed,
+                Err(Undone::TimedOut) => {
+                    self.registers.set_command_head(ring.next(head));
+                    self.registers.stop_commands();
+                    return consumed + 1;
+                }
                 Err(Undone::Error(event)) => {
                     self.registers.stop_commands();
                     self.log_command(event, 0, address);
@@ -90,7 +97,7 @@ impl Iommu {
         }
     }
 
-    /// A device that does not answer in time is logged and the buffer goes on, as if it had forgotten; it has not.
+    /// A device that does not answer in time is logged, and the buffer stops: it has not forgotten.
     fn invalidate_iotlb(&mut self, command: InvalidateIotlbPages, address: u64) -> Result<(), Undone> {
         let device = u32::from(command.device_id());
         if self.unresponsive.contains(&device) {
@@ -98,6 +105,7 @@ impl Iommu {
                 return Err(Undone::Waits);
             }
             self.log_command(EventCode::IOTLB_INV_TIMEOUT, command.device_id(), address);
+            return Err(Undone::TimedOut);
         } else if let Some(atc) = &mut self.atc {
             let pasid = if command.gn() { command.pasid() } else { NO_PASID };
             atc.invalidate(device, pasid, Range::new(span(command.s(), command.address())));

@@ -69,17 +69,22 @@ impl Fault {
     }
 
     /// The event log entry; `domain` is that of the device's entry, as far as there is one. An access that only asks
-    /// counts as a read.
+    /// counts as a read. A guest's table that a request without PASID goes through is that of PASID 0 (GIOV).
     pub(crate) fn record(&self, request: &Request, domain: u16) -> [u64; EVENT_WORDS] {
-        let with_pasid = request.pasid != u32::MAX;
+        let pasid = if request.pasid == u32::MAX { 0 } else { request.pasid };
+        let guest = match self.stage {
+            1 => true,
+            2 => false,
+            _ => request.pasid != u32::MAX,
+        };
         let word0 = EventWord0::new()
             .with_code(self.event.0)
             .with_device_id(request.stream as u16)
-            .with_domain_id(if with_pasid { request.pasid as u16 } else { domain })
-            .with_pasid_high(if with_pasid { (request.pasid >> 16 & 0xf) as u8 } else { 0 });
-        let guest = if with_pasid { flags::GN } else { 0 };
+            .with_domain_id(if guest { pasid as u16 } else { domain })
+            .with_pasid_high(if guest { (pasid >> 16 & 0xf) as u8 } else { 0 });
+        let gn = if guest { flags::GN } else { 0 };
         let write = if request.access & 2 != 0 { flags::RW } else { 0 };
-        let address = self.unreadable.unwrap_or(request.iova);
-        [word0.with_flags(self.flags | guest | write).into(), address]
+        let refused = if self.stage == 2 && self.code == code::PAGE { self.ipa } else { request.iova };
+        [word0.with_flags(self.flags | gn | write).into(), self.unreadable.unwrap_or(refused)]
     }
 }

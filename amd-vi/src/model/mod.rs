@@ -14,10 +14,15 @@
 //! What the manual leaves open, or is not readable here, and this model chose:
 //! - V=1, TV=0 aborts without an event.
 //! - A device that does not answer INVALIDATE_IOTLB_PAGES: with CONTROL.InvTimeOut the event IOTLB_INV_TIMEOUT (its
-//!   address is the command's) is logged at once and the buffer goes on; without, the buffer waits at the command.
+//!   address is the command's) is logged at once and the buffer stops behind the command, so that no COMPLETION_WAIT tells
+//!   that the device forgot; without, the buffer waits at the command.
+//! - GN in an event says that the guest's tables are meant: the address is the device's, with a PASID. A fault of the
+//!   host's table under them has GN = 0, the domain, and the guest physical address.
+//! - The capability header, which is in PCI configuration space, is read at its pseudo offset.
 //! - The head passes a COMPLETION_WAIT only when everything before it is complete.
 //! - A write to a ring's base register sets its head and tail to 0.
 //! - INVALIDATE_IOMMU_PAGES without GN drops all combined (nested) entries of its domain.
+//! - INVALIDATE_IOTLB_PAGES without GN makes a device forget what it holds for PASIDs too: a host does not know a guest's.
 //!
 //! Not modelled: not-present entries are never cached (whatever NpCache says), hardware updates of accessed and dirty
 //! bits, interrupt remapping, page requests, exclusion ranges, device table segments, SNP, DTE.SE, privileged requests
@@ -37,6 +42,7 @@ mod walk;
 
 pub use fault::code;
 
+use crate::spec::registers::CAPABILITY_HEADER;
 use atc::Atc;
 use devices::{Context, Devices, Lookup, Route};
 use fault::Fault;
@@ -225,7 +231,10 @@ fn translated(context: &Context, pasid: Option<u32>, found: &Translation, reques
 
 impl Model for Iommu {
     fn mmio_read(&mut self, offset: u64, size: u32) -> u64 {
-        self.registers.read(offset, size)
+        match (offset, size) {
+            (CAPABILITY_HEADER, 4) => self.identity.header.into_bits().into(),
+            _ => self.registers.read(offset, size),
+        }
     }
 
     fn mmio_write(&mut self, offset: u64, size: u32, value: u64) {

@@ -36,7 +36,7 @@ impl DeviceTable {
 
     /// Value of the base register.
     pub fn register(&self) -> DeviceTableBase {
-        let pages = DTE_BYTES * u64::from(DEVICES) >> 12;
+        let pages = (DTE_BYTES * u64::from(DEVICES)) >> 12;
         DeviceTableBase::new().with_base(self.base >> 12).with_size(pages as u16 - 1)
     }
 

@@ -72,13 +72,18 @@ fn a_device_that_does_not_answer_is_logged_and_has_forgotten_nothing() {
     let (mut machine, _) = machine();
     machine.iommu.atc_unresponsive(1, true);
     let commands = [iotlb(2, NO_PASID, 0, 64), iotlb(1, NO_PASID, 0, 64), wait_storing(STORE, 5)];
-    assert_eq!(machine.submit(&commands), 3);
-    assert_eq!(machine.memory.get(STORE), 5, "the buffer goes on");
+    assert_eq!(machine.submit(&commands), 2);
+    assert_eq!(machine.memory.get(STORE), 0, "nobody is told that the device forgot");
+    assert_eq!(machine.read(offset::COMMAND_HEAD), 32, "stopped behind the command");
     let (event, address) = machine.events()[0];
     assert_eq!((EventCode(event.code()), event.device_id()), (EventCode::IOTLB_INV_TIMEOUT, 1));
     assert_eq!((machine.events().len(), address), (1, COMMANDS + 16));
     assert!(from_atc(machine.dma(1, 0, READ)) && !from_atc(machine.dma(2, 0, READ)));
     machine.iommu.atc_unresponsive(1, false);
+    for control in [Machine::control().with_cmd_buf_en(false), Machine::control()] {
+        machine.write(offset::CONTROL, control.into());
+    }
+    assert_eq!((machine.iommu.step(9), machine.memory.get(STORE)), (1, 5), "it goes on where it stopped");
     machine.submit(&[iotlb(1, NO_PASID, 0, 64)]);
     assert!(!from_atc(machine.dma(1, 0, READ)));
 }

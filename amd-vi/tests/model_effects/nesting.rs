@@ -210,7 +210,7 @@ fn a_guest_table_without_host_table() {
     assert_eq!((answer.output, answer.leaf_log2, answer.permissions), (0x5560_1234, 21, 1));
     let refused = machine.dma(1, 0x20_1234, WRITE);
     assert_eq!((refused.stage, refused.fault), (1, code::PAGE));
-    assert_eq!(machine.events()[0].0.flags(), flags::PR | flags::PE | flags::RW);
+    assert_eq!(machine.events()[0].0.flags(), flags::GN | flags::PR | flags::PE | flags::RW);
 }
 
 #[test]
