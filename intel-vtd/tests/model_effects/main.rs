@@ -9,6 +9,7 @@ mod invalidation;
 mod machine;
 mod nesting;
 mod queue;
+mod reference;
 mod registers;
 mod speculation;
 mod walks;
