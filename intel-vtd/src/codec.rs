@@ -64,7 +64,7 @@ impl VtdCodec {
         for words in commands {
             let [w0, w1, ..] = *words;
             if w0 & KIND_AND_GRANULARITY != PASID_PAGES
-                || !(allowed.pasid_iotlb.holds(words) & allowed.address_mask(w1))
+                || !(allowed.direct_pasid_iotlb.holds(words) & allowed.address_mask(w1))
             {
                 break;
             }
@@ -87,34 +87,36 @@ impl VtdCodec {
         let reserved = Step::Stop(Stop::FAULT, GuestFault::RESERVED_BITS);
         let stop = |stop| Step::Stop(stop, GuestFault::NONE);
         match DescriptorType::of(w0) {
-            DescriptorType::PASID_IOTLB if !allowed.scalable || granularity < PasidIotlbGranularity::PASID.0 => illegal,
+            DescriptorType::PASID_IOTLB if !allowed.scalable => illegal,
             DescriptorType::PASID_IOTLB if allowed.pasid_iotlb.holds(&words) => {
-                if granularity == PasidIotlbGranularity::PAGES.0 && !allowed.address_mask(w1) {
-                    return reserved;
+                match PasidIotlbGranularity(granularity) {
+                    PasidIotlbGranularity::PAGES if !allowed.address_mask(w1) => reserved,
+                    // First-stage translations, of which a guest without first stage has none.
+                    PasidIotlbGranularity::PASID | PasidIotlbGranularity::PAGES if allowed.shadow => Step::Hint,
+                    PasidIotlbGranularity::PASID | PasidIotlbGranularity::PAGES => of_domain(words, ids),
+                    _ => reserved,
                 }
-                // First-stage translations, of which a guest without first stage has none.
-                if allowed.shadow { Step::Hint } else { of_domain(words, ids) }
             }
             DescriptorType::WAIT if allowed.wait.holds(&words) => stop(Stop::SYNC),
             DescriptorType::DEVICE_TLB if !allowed.device_tlb => illegal,
             DescriptorType::DEVICE_TLB if allowed.device_tlb_inv.holds(&words) => of_device(words, SOURCE, ids),
-            DescriptorType::IOTLB if granularity == Granularity::RESERVED.0 => illegal,
-            DescriptorType::IOTLB if allowed.iotlb.holds(&words) => {
-                let pages = granularity == Granularity::SELECTIVE.0;
-                if pages && !(allowed.page_selective && allowed.address_mask(w1)) {
-                    return reserved;
-                }
-                match granularity == Granularity::GLOBAL.0 {
-                    _ if allowed.shadow => stop(Stop::SHADOW),
-                    true => stop(Stop::CONFIGURATION),
-                    false => of_domain(words, ids),
-                }
+            DescriptorType::IOTLB if allowed.iotlb.holds(&words) => match Granularity(granularity) {
+                Granularity::RESERVED => reserved,
+                Granularity::SELECTIVE if !(allowed.page_selective && allowed.address_mask(w1)) => reserved,
+                _ if allowed.shadow => stop(Stop::SHADOW),
+                Granularity::GLOBAL => stop(Stop::CONFIGURATION),
+                _ => of_domain(words, ids),
+            },
+            DescriptorType::CONTEXT_CACHE
+                if allowed.context_cache.holds(&words) && granularity != Granularity::RESERVED.0 =>
+            {
+                stop(Stop::CONFIGURATION)
             }
-            DescriptorType::CONTEXT_CACHE if granularity == Granularity::RESERVED.0 => illegal,
-            DescriptorType::CONTEXT_CACHE if allowed.context_cache.holds(&words) => stop(Stop::CONFIGURATION),
+            DescriptorType::PASID_CACHE if !allowed.scalable => illegal,
             // 2 is the one granularity that does not exist.
-            DescriptorType::PASID_CACHE if !allowed.scalable || granularity == 2 => illegal,
-            DescriptorType::PASID_CACHE if allowed.pasid_cache.holds(&words) => stop(Stop::CONFIGURATION),
+            DescriptorType::PASID_CACHE if allowed.pasid_cache.holds(&words) && granularity != 2 => {
+                stop(Stop::CONFIGURATION)
+            }
             DescriptorType::PASID_DEVICE_TLB if !allowed.pasid_device_tlb => illegal,
             DescriptorType::PASID_DEVICE_TLB if allowed.pasid_device_tlb_inv.holds(&words) => {
                 of_device(words, PASID_SOURCE, ids)

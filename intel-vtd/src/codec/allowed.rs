@@ -37,6 +37,8 @@ pub(super) struct Allowed {
     pub(super) interrupt_entry_cache: Mask,
     pub(super) wait: Mask,
     pub(super) pasid_iotlb: Mask,
+    /// [`Allowed::pasid_iotlb`] of a guest whose invalidations go to the hardware as they are; else nothing.
+    pub(super) direct_pasid_iotlb: Mask,
     pub(super) pasid_cache: Mask,
     pub(super) pasid_device_tlb_inv: Mask,
     pub(super) page_group_response: Mask,
@@ -71,6 +73,11 @@ impl Allowed {
             interrupt_entry_cache: Mask::new(InterruptEntryCacheInv::RESERVED, [0; 2]),
             wait: Mask::new(Wait::RESERVED, drain),
             pasid_iotlb: Mask::new(PasidIotlbInv::RESERVED, [0; 2]),
+            direct_pasid_iotlb: match features.service() {
+                Service::Nested => Mask::new(PasidIotlbInv::RESERVED, [0; 2]),
+                // Every descriptor has a type, and no bit of one is allowed.
+                Service::Shadow => Mask::new([u64::MAX; 2], [0; 2]),
+            },
             pasid_cache: Mask::new(PasidCacheInv::RESERVED, [0; 2]),
             pasid_device_tlb_inv: Mask::new(PasidDeviceTlbInv::RESERVED, pfsid),
             page_group_response: Mask::new(PageGroupResponse::RESERVED, [0; 2]),

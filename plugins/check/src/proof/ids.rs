@@ -4,8 +4,8 @@ use super::single::full;
 use super::{Becomes, CommandTable, Field, Judged, same};
 use viommu_plugin::{Classes, Codec, HostIds, NO_STREAM, NO_TAG};
 
-/// Guest streams and domains in the tables lent: every number below has its place.
-const STREAMS: usize = 1 << 12;
+/// Guest streams and domains in the tables lent: every number below has its place, so every one of 16 bits.
+const STREAMS: usize = 1 << 16;
 
 /// Zero, all ones, every bit and every pair of bits of a number of `width` bits.
 fn numbers(width: u32) -> Vec<u32> {

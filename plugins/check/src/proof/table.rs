@@ -171,6 +171,8 @@ pub struct CommandTable {
     pub rows: Vec<Row>,
     /// By opcode: its row, and the bits allowed there.
     index: Vec<Option<(usize, [u64; WORDS_MAX])>>,
+    /// By opcode: it has no row, as part of it is a field with a reserved value.
+    reserved: Vec<bool>,
 }
 
 /// What becomes of one command.
@@ -197,7 +199,23 @@ impl CommandTable {
             allowed[0] |= opcode;
             *slot = Some((at, allowed));
         }
-        Self { words, opcode, rows, index }
+        let reserved = vec![false; index.len()];
+        Self { words, opcode, rows, index, reserved }
+    }
+
+    /// With opcodes, as bits of word 0, that have no row but are not unknown: part of what chooses a row is a field of the
+    /// command, and its value is reserved there. They are [`GuestFault::RESERVED_BITS`].
+    ///
+    /// # Panics
+    /// If one of them has a row.
+    #[must_use]
+    pub fn reserving(mut self, opcodes: impl IntoIterator<Item = u64>) -> Self {
+        for opcode in opcodes {
+            let packed = pack(self.opcode, opcode);
+            assert!(self.index[packed].is_none(), "{opcode:#x} has a row");
+            self.reserved[packed] = true;
+        }
+        self
     }
 
     /// Whether the table keeps its own rules: bases are legal, restricted fields allowed, opcodes stay apart, and every
@@ -246,8 +264,11 @@ impl CommandTable {
     }
 
     fn step(&self, command: &[u64], ids: &HostIds<'_>) -> Step {
-        let Some((at, allowed)) = &self.index[pack(self.opcode, command[0])] else {
-            return Step::Stop(Stop::FAULT, GuestFault::ILLEGAL_OPCODE);
+        let opcode = pack(self.opcode, command[0]);
+        let Some((at, allowed)) = &self.index[opcode] else {
+            let unknown = !self.reserved[opcode];
+            let fault = if unknown { GuestFault::ILLEGAL_OPCODE } else { GuestFault::RESERVED_BITS };
+            return Step::Stop(Stop::FAULT, fault);
         };
         let row = &self.rows[*at];
         if command.iter().zip(allowed).any(|(word, allowed)| word & !allowed != 0) || !(row.legal)(command) {
