@@ -112,6 +112,7 @@ impl Guest {
             memory: memory.clone(),
             shard,
             backend,
+            page: None,
             interrupts: Arc::new(NoInterrupts),
             on_configuration: Box::new(|request| panic!("no configuration here: {request:?}")),
             tap: None,

@@ -12,8 +12,8 @@
 //! # Ok(()) }
 //! ```
 
-use crate::backend::{Mapping, ObjectKind};
-use crate::objects::{self, NestedCounters, ObjectInfo, RestoreConfig, ViommuConfig};
+use crate::backend::{Mapping, ObjectKind, PagePlace};
+use crate::objects::{self, MappedPage, NestedCounters, ObjectInfo, RestoreConfig, ViommuConfig};
 use crate::pipeline::{Invalidated, Pipeline};
 use crate::save::SavedViommu;
 use crate::seams::{on_actor_thread, wait};
@@ -255,6 +255,17 @@ impl Viommu {
     /// As there.
     pub fn hw_queue(&self, index: u32, iova: u64, length: u64) -> Result<HwQueue, Error> {
         run(ObjectKind::HwQueue, "alloc", self.0.hw_queue(index, iova, length)).map(HwQueue)
+    }
+    /// See [`objects::Viommu::page`].
+    pub fn page(&self) -> Option<PagePlace> {
+        self.0.page()
+    }
+    /// See [`objects::Viommu::map_page`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn map_page(&self, offset: u64, length: u64) -> Result<MappedPage, Error> {
+        self.0.map_page(offset, length)
     }
     /// See [`objects::Viommu::install_entry`].
     ///

@@ -47,6 +47,12 @@ pub enum Cause {
         /// How many it has.
         size: u64,
     },
+    /// Memory that is not mapped, or not as hardware needs it (EFAULT).
+    #[error("{0}")]
+    Fault(String),
+    /// Not the range that can be mapped (ENXIO).
+    #[error("{0}")]
+    NoRange(String),
     /// Understood but wrong (EINVAL).
     #[error("{0}")]
     Invalid(String),
@@ -88,6 +94,8 @@ impl Cause {
             Self::NotFound(_) | Self::NoObject(_) | Self::Absent(_) => R::ENOENT,
             Self::Exists(_) => R::EEXIST,
             Self::Exhausted { .. } => R::ENOSPC,
+            Self::Fault(_) => R::EFAULT,
+            Self::NoRange(_) => R::ENXIO,
             Self::Invalid(_) => R::EINVAL,
             Self::Unsupported(_) => R::EOPNOTSUPP,
             Self::TimedOut(_) => R::ETIMEDOUT,

@@ -5,7 +5,7 @@ mod machine;
 use machine::{Machine, RAM, RAM_BYTES, now, ram_mapping};
 use viommu::backend::direct::{DirectOptions, ModelMode};
 use viommu::backend::{Backing, Mapping, ObjectKind, Objects};
-use viommu::plugin::{EntryKey, KeyKind, ModelConfig, Status};
+use viommu::plugin::{EntryKey, HwQueueRequest, KeyKind, ModelConfig, Status};
 
 const EBUSY: i32 = 16;
 const ENOENT: i32 = 2;
@@ -74,8 +74,8 @@ fn what_is_not_there_is_not_found() {
     assert_eq!(now(d.attach(guest.device, guest.parent)).unwrap_err().errno(), ENOENT);
     assert_eq!(now(d.detach(none)).unwrap_err().errno(), ENOENT);
     assert_eq!(now(d.event_queue_alloc(none)).unwrap_err().errno(), ENOENT);
-    assert_eq!(now(d.hw_queue_alloc(none, 0, 0, 0)).unwrap_err().errno(), ENOENT);
-    assert_eq!(now(d.hw_queue_alloc(guest.viommu.id, 0, 0, 0)).unwrap_err().errno(), EOPNOTSUPP);
+    assert_eq!(now(d.hw_queue_alloc(none, &HwQueueRequest::default())).unwrap_err().errno(), ENOENT);
+    assert_eq!(now(d.hw_queue_alloc(guest.viommu.id, &HwQueueRequest::default())).unwrap_err().errno(), EOPNOTSUPP);
     assert!(d.sink(none).is_err());
 }
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 use viommu::Cause;
 use viommu::backend::ViommuAlloc;
 use viommu::backend::direct::Direct;
-use viommu::backend::{BackendEvent, BackendInfo, Host, Mapping, NestedAlloc, ObjectKind, Objects, Sink};
+use viommu::backend::{BackendEvent, BackendInfo, Host, Mapping, GuestPage, NestedAlloc, ObjectKind, Objects, Sink};
 use viommu::simulation::{self, Simulation};
-use viommu_plugin::{EntryKey, GuestMapping, KeyKind};
+use viommu_plugin::{EntryKey, GuestMapping, HwQueueRequest, KeyKind};
 
 /// A backend around another.
 pub(crate) struct FaultyBackend {
@@ -197,8 +197,12 @@ impl Objects for FaultyBackend {
         self.inner.fault_queue_alloc().await
     }
 
-    async fn hw_queue_alloc(&self, viommu: u32, index: u32, iova: u64, length: u64) -> Result<u32, Cause> {
-        self.inner.hw_queue_alloc(viommu, index, iova, length).await
+    async fn hw_queue_alloc(&self, viommu: u32, queue: &HwQueueRequest) -> Result<u32, Cause> {
+        self.inner.hw_queue_alloc(viommu, queue).await
+    }
+
+    fn guest_page(&self, viommu: u32) -> Result<Option<Arc<dyn GuestPage>>, Cause> {
+        self.inner.guest_page(viommu)
     }
 
     async fn flush(&self, viommu: u32) -> Result<(), Cause> {

@@ -12,7 +12,7 @@ use crate::Cause;
 use async_trait::async_trait;
 use std::fmt;
 use std::sync::Arc;
-use viommu_plugin::{EntryKey, GuestMapping, Register, TranslationMode};
+use viommu_plugin::{EntryKey, GuestMapping, HwQueueRequest, Register, TranslationMode};
 
 /// Kinds of objects, with the uAPI's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +28,7 @@ pub enum ObjectKind {
     HwQueue,
     EventQueue,
     FaultQueue,
+    GuestPage,
 }
 
 impl ObjectKind {
@@ -44,6 +45,7 @@ impl ObjectKind {
             Self::HwQueue => "HW_QUEUE",
             Self::EventQueue => "VEVENTQ",
             Self::FaultQueue => "FAULT",
+            Self::GuestPage => "MMAP",
         }
     }
 }
@@ -61,6 +63,7 @@ impl fmt::Display for ObjectKind {
             Self::HwQueue => "HW queue",
             Self::EventQueue => "event queue",
             Self::FaultQueue => "fault queue",
+            Self::GuestPage => "mapping",
         })
     }
 }
@@ -144,6 +147,15 @@ pub enum BackendEvent {
         /// Vendor's event number.
         code: u32,
     },
+    /// Something about the queues that this vIOMMU's guest drives itself.
+    Queues {
+        /// The vIOMMU.
+        viommu: u32,
+        /// Vendor's record.
+        record: [u64; 8],
+        /// Words of it.
+        words: u32,
+    },
     /// Records were lost in hardware; every guest must be told.
     Lost,
     /// The physical queue stopped on a command of `owner`, was repaired, and `owner` is to be quarantined.
@@ -153,6 +165,29 @@ pub enum BackendEvent {
         /// Why.
         fault: viommu_plugin::GuestFault,
     },
+}
+
+/// Registers of the hardware that belong to one guest. Whoever has them talks to the hardware, and nobody else sees it.
+pub trait GuestPage: Send + Sync + 'static {
+    /// Where they are.
+    fn place(&self) -> PagePlace;
+    /// Reads `size` bytes (4 or 8), `offset` bytes into them.
+    fn read(&self, offset: u64, size: u32) -> u64;
+    /// Writes `size` bytes (4 or 8).
+    fn write(&self, offset: u64, size: u32, value: u64);
+    /// A caller waits for the hardware and found that it is not there yet: a model makes progress here.
+    fn relax(&self);
+}
+
+/// Where a guest's registers are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PagePlace {
+    /// What to ask for to have them mapped (mmap's offset).
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+    /// Where in the register frame of the guest they belong.
+    pub guest_offset: u64,
 }
 
 /// Control plane of a backend. IDs come from one namespace and are never given twice.
@@ -208,7 +243,16 @@ pub trait Objects: Send + Sync + 'static {
     /// FAULT_QUEUE_ALLOC.
     async fn fault_queue_alloc(&self) -> Result<u32, Cause>;
     /// HW_QUEUE_ALLOC.
-    async fn hw_queue_alloc(&self, viommu: u32, index: u32, iova: u64, length: u64) -> Result<u32, Cause>;
+    /// HW_QUEUE_ALLOC. The memory cannot be unmapped as long as hardware reads it.
+    async fn hw_queue_alloc(&self, viommu: u32, queue: &HwQueueRequest) -> Result<u32, Cause>;
+    /// The registers of the hardware that this vIOMMU's guest may touch directly; `None` if there are none.
+    ///
+    /// # Errors
+    /// If there is no such vIOMMU.
+    fn guest_page(&self, viommu: u32) -> Result<Option<Arc<dyn GuestPage>>, Cause> {
+        let _ = viommu;
+        Ok(None)
+    }
     /// Makes the hardware forget everything it cached for this vIOMMU's guest, device caches included: the guest's
     /// machine was reset.
     async fn flush(&self, viommu: u32) -> Result<(), Cause> {

@@ -5,7 +5,7 @@ use super::shared::Shared;
 use crate::backend::BackendEvent;
 use crate::objects::change::destroy;
 use crate::objects::served::{Destroy, Do, Restart, destroy_by};
-use crate::objects::{Node, ObjectState, Quarantine};
+use crate::objects::{Node, ObjectState, Quarantine, ViommuState};
 use crate::seams::{BlockingPool, Running, TokioPool, wait};
 use crate::simulation;
 use actix::{Arbiter, ArbiterHandle, Recipient, System};
@@ -15,7 +15,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use tokio::sync::oneshot;
-use viommu_plugin::GuestFault;
+use viommu_plugin::{GuestFault, NO_STREAM};
 
 /// Work for the reaper.
 pub(crate) enum Reap {
@@ -199,6 +199,17 @@ fn route(shared: &Shared, event: BackendEvent) {
                     pipeline.deliver_event(virt_id, &record[..words]);
                 }
                 None => tracing::debug!(stream, "event of a device that has left its guest"),
+            }
+        }
+        BackendEvent::Queues { viommu, record, words } => {
+            // Looked up by the vIOMMU: it may have no device.
+            let guests = shared.registry.handles::<ViommuState>();
+            match guests.iter().find(|guest| guest.node.id == viommu) {
+                Some(guest) => {
+                    let words = (words as usize).min(record.len());
+                    guest.facts.pipeline.deliver_event(NO_STREAM, &record[..words]);
+                }
+                None => tracing::debug!(viommu, "event of a guest that is gone"),
             }
         }
         BackendEvent::Host { stream, code } => shared.tell(HostEvent::HostFault { stream, code }),

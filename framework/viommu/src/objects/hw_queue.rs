@@ -5,6 +5,7 @@ use super::{Change, Link, Viommu, ViommuState};
 use crate::backend::ObjectKind;
 use crate::{Cause, Error};
 use std::sync::Arc;
+use viommu_plugin::{HwQueueKind, HwQueueRequest};
 
 /// A queue of a vIOMMU that hardware reads from guest memory. Queue n uses queue n-1: they go in descending index.
 #[derive(Debug, Clone)]
@@ -78,7 +79,7 @@ impl Operation for AllocHwQueue {
         }
         let previous = match index {
             0 => None,
-            _ => Some(find(index - 1).ok_or_else(|| Cause::Invalid(format!("HW queue {} comes first", index - 1)))?),
+            _ => Some(find(index - 1).ok_or_else(|| Cause::Queue(format!("queue {} comes first", index - 1)))?),
         };
         let mut parents = vec![change.node().clone()];
         parents.extend(previous.as_ref().map(|previous| previous.0.node.clone()));
@@ -86,7 +87,8 @@ impl Operation for AllocHwQueue {
             change.acquire(parent, ObjectKind::HwQueue)?;
         }
         let backend = change.backend();
-        let id = change.create(backend.hw_queue_alloc(viommu.id(), index, iova, length))?;
+        let queue = HwQueueRequest { kind: HwQueueKind::COMMAND, index, iova, length };
+        let id = change.create(backend.hw_queue_alloc(viommu.id(), &queue))?;
         Ok(Link::start(
             change,
             id,

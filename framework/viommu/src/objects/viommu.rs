@@ -3,6 +3,7 @@
 mod alloc;
 mod bind;
 mod configure;
+mod queues;
 mod restore;
 mod save;
 mod state;
@@ -128,7 +129,7 @@ impl Viommu {
     /// HW_QUEUE_ALLOC: a queue of `length` bytes at guest address `iova` that hardware reads itself.
     ///
     /// # Errors
-    /// If the backend has none (EOPNOTSUPP), the index is taken (EEXIST), or the one before it is missing (EINVAL).
+    /// If the backend has none (EOPNOTSUPP), the index is taken (EEXIST), or the one before it is missing (EIO).
     pub async fn hw_queue(&self, index: u32, iova: u64, length: u64) -> Result<HwQueue, Error> {
         self.0.ask(AllocHwQueue { viommu: self.clone(), index, iova, length }).await.map(HwQueue)
     }

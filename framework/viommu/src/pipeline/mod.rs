@@ -34,7 +34,7 @@ pub(crate) use shard::ShardCounts;
 pub use shard::{Lane, Shard, ShardMode, ShardParts, mark_vcpu_thread};
 
 use crate::Cause;
-use crate::backend::{Objects, Owner, SinkError};
+use crate::backend::{GuestPage, Objects, Owner, SinkError};
 use crate::metrics::GuestMetrics;
 use crate::save::GuestEntry;
 use crate::seams::lock;
@@ -47,7 +47,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use turn::DOORBELL;
-use viommu_plugin::{Actions, Configuration, EntryKey, GuestFault, KeyKind, Lookup, Mode};
+use viommu_plugin::{Actions, Configuration, EntryKey, GuestFault, HwQueueRequest, KeyKind, Lookup, Mode};
 use viommu_plugin_host::{Codec, Frontend, PluginInfo};
 use vm_memory::GuestMemoryMmap;
 
@@ -64,6 +64,8 @@ pub enum ConfigRequest {
     Entries(Configuration),
     /// The guest turned its IOMMU on or off, or moved its tables: ends with [`Pipeline::mode_done`].
     Mode,
+    /// The guest wants other queues of its own than it has: ends with [`Pipeline::mode_done`].
+    HwQueues,
     /// The machine was reset: ends with [`Pipeline::mode_done`].
     Reset,
     /// The data path gave up on this guest: no DMA of it may pass from now on.
@@ -97,6 +99,8 @@ pub struct PipelineParts {
     pub shard: Arc<Shard>,
     /// Keeps the shadows of a guest that the hardware cannot nest.
     pub backend: Arc<dyn Objects>,
+    /// Registers of the hardware that are the guest's own.
+    pub page: Option<Arc<dyn GuestPage>>,
     /// The guest's interrupts.
     pub interrupts: Arc<dyn Interrupts>,
     /// Takes requests to the control plane.
@@ -118,6 +122,7 @@ pub struct Pipeline {
     interrupts: Arc<dyn Interrupts>,
     on_configuration: Box<dyn Fn(ConfigRequest) + Send + Sync>,
     tap: Option<Arc<dyn CommandTap>>,
+    page: Option<OwnPage>,
     registers: Option<Mutex<Frontend>>,
     queue: Doorbell<Os, Fetch>,
     rekick_queued: AtomicBool,
@@ -138,7 +143,7 @@ impl Pipeline {
     /// A pipeline with no streams yet.
     pub fn new(parts: PipelineParts) -> Arc<Self> {
         let PipelineParts { owner, tag, plugin, frontend, codec, memory, shard, backend, .. } = parts;
-        let PipelineParts { interrupts, on_configuration, tap, .. } = parts;
+        let PipelineParts { interrupts, on_configuration, tap, page, .. } = parts;
         Arc::new(Self {
             queue: Doorbell::new(Fetch::new(plugin.command_words)),
             rekick_queued: AtomicBool::new(false),
@@ -147,6 +152,7 @@ impl Pipeline {
             settle: Settle::default(),
             counters: GuestCounters::default(),
             metrics: GuestMetrics::new(&plugin.name, codec.mode().unwrap_or_default()),
+            page: page.map(OwnPage::new),
             registers: frontend.map(Mutex::new),
             owner,
             tag,
@@ -167,6 +173,9 @@ impl Pipeline {
     /// # Errors
     /// If there is no frontend, or the plugin failed.
     pub fn mmio_read(&self, offset: u64, size: u32) -> Result<u64, Cause> {
+        if let Some((page, at)) = self.page.as_ref().and_then(|page| page.contains(offset)) {
+            return Ok(page.read(at, size));
+        }
         Ok(self.registers()?.read(offset, size)?)
     }
 
@@ -176,6 +185,10 @@ impl Pipeline {
     /// # Errors
     /// If there is no frontend, the plugin failed, or the devices were not switched in time.
     pub fn mmio_write(self: &Arc<Self>, offset: u64, size: u32, value: u64) -> Result<(), Cause> {
+        if let Some((page, at)) = self.page.as_ref().and_then(|page| page.contains(offset)) {
+            page.write(at, size, value);
+            return Ok(());
+        }
         let mut turn = self.queue.try_enter();
         let asked = {
             let mut registers = self.registers()?;
@@ -196,6 +209,10 @@ impl Pipeline {
             self.leave(turn.take());
             self.request_and_wait(ConfigRequest::Mode)?;
         }
+        if actions.any(Actions::HW_QUEUES) {
+            self.leave(turn.take());
+            self.request_and_wait(ConfigRequest::HwQueues)?;
+        }
         match turn {
             Some(mut fetch) => {
                 if actions.any(Actions::KICK) && self.run(&mut fetch, DOORBELL, true) {
@@ -207,6 +224,17 @@ impl Pipeline {
             None => {}
         }
         Ok(())
+    }
+
+    /// The queues that the guest's registers ask hardware to use itself.
+    ///
+    /// # Errors
+    /// If the plugin failed.
+    pub fn hw_queues(&self) -> Result<Vec<HwQueueRequest>, Cause> {
+        match &self.registers {
+            Some(registers) => Ok(lock(registers).hw_queues()?),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Machine reset: registers and queue indexes as after power-on, every device as the reset mode says.
@@ -407,6 +435,26 @@ impl Pipeline {
         if self.settle.quarantine() {
             (self.on_configuration)(ConfigRequest::Quarantine(why));
         }
+    }
+}
+
+/// Registers of the hardware in the guest's frame, for a VMM that has not mapped them into the guest.
+struct OwnPage {
+    page: Arc<dyn GuestPage>,
+    first: u64,
+    length: u64,
+}
+
+impl OwnPage {
+    fn new(page: Arc<dyn GuestPage>) -> Self {
+        let place = page.place();
+        Self { page, first: place.guest_offset, length: place.length }
+    }
+
+    /// The page, and where in it an access goes; `None` if it goes elsewhere.
+    fn contains(&self, offset: u64) -> Option<(&dyn GuestPage, u64)> {
+        let at = offset.checked_sub(self.first).filter(|at| *at < self.length)?;
+        Some((&*self.page, at))
     }
 }
 

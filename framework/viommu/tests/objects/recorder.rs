@@ -9,7 +9,7 @@ use viommu::backend::NestedAlloc;
 use viommu::backend::{
     BackendEvent, BackendInfo, Batch, Host, Mapping, ObjectKind, Objects, Owner, Position, Sink, SinkError, ViommuAlloc,
 };
-use viommu::plugin::{EntryKey, Register, TranslationMode};
+use viommu::plugin::{EntryKey, HwQueueRequest, Register, TranslationMode};
 
 #[derive(Default)]
 struct Inner {
@@ -185,7 +185,7 @@ impl Objects for Recorder {
     async fn fault_queue_alloc(&self) -> Result<u32, Cause> {
         self.create(ObjectKind::FaultQueue, &[])
     }
-    async fn hw_queue_alloc(&self, viommu: u32, _index: u32, _iova: u64, _length: u64) -> Result<u32, Cause> {
+    async fn hw_queue_alloc(&self, viommu: u32, _queue: &HwQueueRequest) -> Result<u32, Cause> {
         self.create(ObjectKind::HwQueue, &[viommu])
     }
     async fn flush(&self, viommu: u32) -> Result<(), Cause> {

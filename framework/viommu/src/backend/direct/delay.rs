@@ -57,6 +57,11 @@ impl Delay {
         self.turns.iter().take_while(|&&turn| turn <= self.now).count() as u32
     }
 
+    /// Whether every command put on the ring was executed.
+    pub(super) fn is_idle(&self) -> bool {
+        self.turns.is_empty()
+    }
+
     /// The oldest `commands` were executed.
     pub(super) fn executed(&mut self, commands: u32) {
         let known = self.turns.len().min(commands as usize);

@@ -9,6 +9,8 @@ use super::hardware::Hardware;
 use crate::Cause;
 use crate::backend::BackendEvent;
 use crate::seams::{Running, Threads, lock, recv};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use viommu_plugin::{EventOwner, HostEvent};
 
@@ -19,6 +21,10 @@ const TURN: usize = 1024;
 pub(super) struct Drain {
     driver: Arc<DriverCell>,
     sender: flume::Sender<BackendEvent>,
+    /// Bit per interrupt line that came in and that the driver was not told of.
+    lines: AtomicU64,
+    /// Whose each virtual interface is, by its handle.
+    pub(super) interfaces: Mutex<BTreeMap<u32, u32>>,
     /// Held while draining, so that two drainers do not mix up the order: records lost since the channel was full.
     lost: Mutex<u64>,
 }
@@ -36,6 +42,7 @@ impl Drain {
     /// Takes what the hardware has reported so far; how many records, at most [`TURN`].
     pub(super) fn run(&self) -> usize {
         let mut lost = lock(&self.lost);
+        self.tell_lines();
         for taken in 0..TURN {
             let event = self.driver.lock().event();
             match event {
@@ -50,6 +57,17 @@ impl Drain {
         TURN
     }
 
+    /// Tells the driver which interrupts came in.
+    fn tell_lines(&self) {
+        let mut lines = self.lines.swap(0, Ordering::AcqRel);
+        while lines != 0 {
+            if let Err(error) = self.driver.lock().interrupt(lines.trailing_zeros()) {
+                tracing::error!(%error, "an interrupt cannot be looked into");
+            }
+            lines &= lines - 1;
+        }
+    }
+
     fn send(&self, lost: &mut u64, event: HostEvent) {
         if *lost > 0 && self.sender.try_send(BackendEvent::Lost).is_ok() {
             tracing::warn!(records = *lost, "event records were lost: nobody took them in time");
@@ -61,6 +79,14 @@ impl Drain {
                 BackendEvent::Guest { stream: event.stream, record: event.record, words }
             }
             EventOwner::LOST => BackendEvent::Lost,
+            EventOwner::INTERFACE => {
+                let words = event.words.min(event.record.len() as u32);
+                match lock(&self.interfaces).get(&event.stream) {
+                    Some(&viommu) => BackendEvent::Queues { viommu, record: event.record, words },
+                    // Its guest is gone.
+                    None => return,
+                }
+            }
             _ => BackendEvent::Host { stream: event.stream, code: event.code },
         };
         // In order or not at all: nothing passes a gap that is not marked.
@@ -78,7 +104,13 @@ impl Events {
         threads: &dyn Threads,
     ) -> Result<Self, Cause> {
         let (sender, receiver) = channel;
-        let drain = Arc::new(Drain { driver, sender, lost: Mutex::new(0) });
+        let drain = Arc::new(Drain {
+            driver,
+            sender,
+            lines: AtomicU64::new(0),
+            interfaces: Mutex::default(),
+            lost: Mutex::new(0),
+        });
         let (wake, wakes) = flume::bounded(1);
         let wake = Arc::new(wake);
         let work = {
@@ -90,8 +122,11 @@ impl Events {
             }
         };
         let thread = threads.spawn("viommu-events", Box::new(work))?;
-        let weak = Arc::downgrade(&wake);
-        hardware.on_interrupt(Box::new(move |_line| {
+        let (weak, told) = (Arc::downgrade(&wake), Arc::downgrade(&drain));
+        hardware.on_interrupt(Box::new(move |line| {
+            if let Some(drain) = told.upgrade() {
+                drain.lines.fetch_or(1 << (line % 64), Ordering::AcqRel);
+            }
             if let Some(wake) = weak.upgrade() {
                 // A full mailbox means that the thread will look again anyway.
                 let _ = wake.try_send(());

@@ -5,7 +5,7 @@ use super::tags::Tags;
 use crate::Cause;
 use crate::backend::{Mapping, ObjectKind};
 use std::collections::BTreeMap;
-use viommu_plugin::EntryKey;
+use viommu_plugin::{EntryKey, HwQueueKind, HwQueueRequest, VirtualInterface};
 
 /// All objects of one backend. IDs are given once.
 pub(super) struct Graph {
@@ -31,6 +31,7 @@ pub(super) enum Object {
     Vdevice(Vdevice),
     EventQueue { viommu: u32 },
     FaultQueue,
+    HwQueue(HwQueue),
 }
 
 /// Mappings by IOVA; they do not overlap.
@@ -54,6 +55,10 @@ pub(super) struct Viommu {
     /// Vdevices by the guest's ID.
     pub(super) names: BTreeMap<u32, u32>,
     pub(super) event_queue: Option<u32>,
+    /// The part of the hardware that the guest drives itself.
+    pub(super) interface: Option<VirtualInterface>,
+    /// Queues in it by kind and index.
+    pub(super) queues: BTreeMap<(HwQueueKind, u32), u32>,
     /// By the guest's own number (vDomain-ID to pDomain-ID).
     pub(super) domains: BTreeMap<u32, Domain>,
 }
@@ -85,6 +90,14 @@ pub(super) struct Vdevice {
     pub(super) virt_id: u32,
 }
 
+#[derive(Clone, Copy)]
+pub(super) struct HwQueue {
+    pub(super) viommu: u32,
+    /// The driver's handle.
+    pub(super) handle: u32,
+    pub(super) request: HwQueueRequest,
+}
+
 impl Object {
     pub(super) fn kind(&self) -> ObjectKind {
         match self {
@@ -96,6 +109,7 @@ impl Object {
             Self::Vdevice(_) => ObjectKind::Vdevice,
             Self::EventQueue { .. } => ObjectKind::EventQueue,
             Self::FaultQueue => ObjectKind::FaultQueue,
+            Self::HwQueue(_) => ObjectKind::HwQueue,
         }
     }
 }
@@ -133,7 +147,8 @@ impl Graph {
         viommu Viommu Viommu,
         hwpt Hwpt NestedHwpt,
         device Device Device,
-        vdevice Vdevice Vdevice
+        vdevice Vdevice Vdevice,
+        hw_queue HwQueue HwQueue
     );
     typed_mut!(
         ioas_mut Ioas Ioas,

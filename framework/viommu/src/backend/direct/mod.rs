@@ -16,6 +16,7 @@ mod delay;
 mod events;
 mod graph;
 mod hardware;
+mod interface;
 mod memory;
 mod model;
 mod objects;
@@ -83,6 +84,7 @@ pub struct Direct {
     driver: Arc<DriverCell>,
     info: DriverInfo,
     vendor: String,
+    hardware: Arc<dyn Hardware>,
     /// By mode.
     guest_registers: [Vec<Register>; 2],
 }
@@ -126,7 +128,7 @@ impl Direct {
         events.drain.run();
         let graph = Mutex::new(Graph::new(Tags::new(info.first_tag, info.last_tag, options.tag_limit)));
         let vendor = plugin.info().name.to_string();
-        Ok(Arc::new(Self { events, graph, ring, driver, info, vendor, guest_registers }))
+        Ok(Arc::new(Self { events, graph, ring, driver, info, vendor, hardware, guest_registers }))
     }
 
     /// What the IOMMU offers.

@@ -224,6 +224,10 @@ impl Hardware for ModelHardware {
                     delay.skip();
                 }
                 inner.execute_due();
+                if inner.delay.as_ref().is_some_and(Delay::is_idle) {
+                    // Nothing of the ring's is left out there: what this takes is of guests' own queues.
+                    inner.execute(TURN);
+                }
             }),
         }
     }

@@ -4,11 +4,13 @@ use super::Direct;
 use super::graph::{Device, Domain, Graph, Hwpt, Ioas, NestParent, Object, Vdevice, Viommu};
 use crate::Cause;
 use crate::backend::ViommuAlloc;
-use crate::backend::{BackendEvent, BackendInfo, Backing, Host, Mapping, NestedAlloc, ObjectKind, Objects, Sink};
+use crate::backend::{
+    BackendEvent, BackendInfo, Backing, GuestPage, Host, Mapping, NestedAlloc, ObjectKind, Objects, Sink,
+};
 use crate::seams::lock;
 use async_trait::async_trait;
 use std::sync::Arc;
-use viommu_plugin::{EntryKey, GuestMapping, KeyKind, NO_DOMAIN, TranslationMode};
+use viommu_plugin::{EntryKey, GuestMapping, HwQueueRequest, KeyKind, NO_DOMAIN, TranslationMode};
 
 #[async_trait]
 impl Objects for Direct {
@@ -63,6 +65,7 @@ impl Objects for Direct {
     async fn ioas_unmap(&self, ioas: u32, iova: u64, length: u64) -> Result<u64, Cause> {
         let mut graph = lock(&self.graph);
         let gone = mappings_in(graph.ioas(ioas)?, iova, length)?;
+        graph.no_queue_in(ioas, &gone)?;
         let parents = graph.parents_on(ioas);
         for (done, parent) in parents.iter().enumerate() {
             let shadows = self.unmap_from_shadows(&graph, *parent, &gone);
@@ -102,8 +105,9 @@ impl Objects for Direct {
             return Err(Cause::Invalid(why));
         }
         let (id, abort, bypass) = (graph.reserve()?, graph.reserve()?, graph.reserve()?);
-        let (names, domains) = Default::default();
-        let viommu = Viommu { parent, abort, bypass, names, event_queue: None, domains };
+        let interface = self.give_interface(&graph, parent, id)?;
+        let (names, domains, queues) = Default::default();
+        let viommu = Viommu { parent, abort, bypass, names, event_queue: None, interface, queues, domains };
         graph.publish(id, Object::Viommu(viommu), &[parent]);
         for (hwpt, kind) in [(abort, KeyKind::ABORT), (bypass, KeyKind::BYPASS)] {
             let key = EntryKey { kind, ..Default::default() };
@@ -136,6 +140,7 @@ impl Objects for Direct {
             return Err(Cause::Exists(format!("device {device} is vdevice {vdevice} already")));
         }
         let id = graph.reserve()?;
+        self.give_stream(&graph, viommu, virt_id, graph.device(device)?.stream)?;
         graph.publish(id, Object::Vdevice(Vdevice { viommu, device, virt_id }), &[viommu, device]);
         graph.viommu_mut(viommu)?.names.insert(virt_id, id);
         graph.device_mut(device)?.vdevice = Some(id);
@@ -150,7 +155,13 @@ impl Objects for Direct {
             _ if key.domain == NO_DOMAIN => None,
             Some(tag) => Some(tag),
             // What carried it before was forgotten when it was given back.
-            None => Some(graph.tags.take()?),
+            None => {
+                let tag = graph.tags.take()?;
+                // Before the first entry with it goes live.
+                let told = self.give_domain(&graph, viommu, key.domain, tag);
+                told.inspect_err(|_| graph.tags.give(tag))?;
+                Some(tag)
+            }
         };
         graph.publish(id, Object::Hwpt(Hwpt { viommu, key: *key, shadow: None }), &[viommu]);
         if let Some(tag) = tag {
@@ -231,9 +242,12 @@ impl Objects for Direct {
         Ok(id)
     }
 
-    async fn hw_queue_alloc(&self, viommu: u32, _index: u32, _iova: u64, _length: u64) -> Result<u32, Cause> {
-        lock(&self.graph).viommu(viommu)?;
-        Err(Cause::Unsupported(format!("{} lends guests no command queue of its own", self.vendor)))
+    async fn hw_queue_alloc(&self, viommu: u32, queue: &HwQueueRequest) -> Result<u32, Cause> {
+        self.give_queue(&mut lock(&self.graph), viommu, queue)
+    }
+
+    fn guest_page(&self, viommu: u32) -> Result<Option<Arc<dyn GuestPage>>, Cause> {
+        Ok(self.page_of(lock(&self.graph).viommu(viommu)?))
     }
 
     async fn flush(&self, viommu: u32) -> Result<(), Cause> {
@@ -251,9 +265,10 @@ impl Objects for Direct {
         match graph.kind(id).ok_or(Cause::NoObject(id))? {
             ObjectKind::NestParent => self.destroy_parent(&mut graph, id)?,
             ObjectKind::Viommu => {
-                let &Viommu { parent, abort, bypass, .. } = graph.viommu(id)?;
+                let &Viommu { parent, abort, bypass, interface, .. } = graph.viommu(id)?;
                 // Allocated with it, freed with it, unless freed before.
                 [abort, bypass].into_iter().try_for_each(|hwpt| graph.unused(hwpt))?;
+                self.take_interface(interface)?;
                 graph.remove(abort);
                 graph.remove(bypass);
                 graph.parent_mut(parent)?.viommu = None;
@@ -267,10 +282,12 @@ impl Objects for Direct {
             }
             ObjectKind::Vdevice => {
                 let Vdevice { viommu, device, virt_id } = *graph.vdevice(id)?;
+                self.take_stream(&graph, viommu, virt_id)?;
                 graph.viommu_mut(viommu)?.names.remove(&virt_id);
                 graph.device_mut(device)?.vdevice = None;
             }
             ObjectKind::NestedHwpt => self.free_hwpt(&mut graph, id)?,
+            ObjectKind::HwQueue => self.take_queue(&mut graph, id)?,
             _ => {}
         }
         if let Some(Object::EventQueue { viommu }) = graph.remove(id) {
@@ -395,6 +412,7 @@ impl Direct {
         let (viommu, number) = (found.viommu, found.key.domain);
         let Some(&Domain { tag, users }) = graph.viommu(viommu)?.domains.get(&number) else { return Ok(()) };
         if users == 1 {
+            self.take_domain(graph, viommu, number)?;
             self.forget_tag(tag)?;
             graph.tags.give(tag);
             graph.viommu_mut(viommu)?.domains.remove(&number);

@@ -50,6 +50,7 @@ impl Operation for AllocViommu {
         // 3. The data path. It asks for configuration changes by a message to an actor that does not exist yet.
         let actor: Arc<OnceLock<WeakAddr<Served<ViommuState>>>> = Arc::default();
         let (owner, shard) = shared.owner_and_shard(alloc.id)?;
+        let page = change.backend().guest_page(alloc.id)?;
         let pipeline = Pipeline::new(PipelineParts {
             owner,
             tag: alloc.tag,
@@ -59,6 +60,7 @@ impl Operation for AllocViommu {
             memory: config.memory,
             shard,
             backend: change.backend(),
+            page: page.clone(),
             interrupts: config.interrupts,
             on_configuration: on_configuration(alloc.id, actor.clone()),
             tap: config.tap,
@@ -75,7 +77,7 @@ impl Operation for AllocViommu {
         };
         let command_words = shared.plugin.info().command_words;
         let view = ArcSwap::from_pointee(View::default());
-        let facts = Arc::new(ViommuFacts { info, command_words, shown: config.registers, pipeline, view });
+        let facts = Arc::new(ViommuFacts { info, command_words, shown: config.registers, pipeline, page, view });
         let state = ViommuState::new(facts.clone());
         let link = Link::start(change, alloc.id, vec![node], facts, parent, state);
         let weak = link.addr.downgrade();

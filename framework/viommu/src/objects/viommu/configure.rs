@@ -33,10 +33,16 @@ impl Operation for Reconfigure {
 
     /// A command that fails shows the guest an error. A register write cannot: its guest takes it as done.
     fn fails_closed(&self) -> bool {
-        !matches!(self.0, ConfigRequest::Entries(_))
+        !matches!(self.0, ConfigRequest::Entries(_) | ConfigRequest::HwQueues)
     }
 
     fn run(self, state: &mut ViommuState, change: &mut Change) -> Result<(), Cause> {
+        if matches!(self.0, ConfigRequest::HwQueues | ConfigRequest::Reset) {
+            state.follow_queues(change)?;
+        }
+        if self.0 == ConfigRequest::HwQueues {
+            return Ok(());
+        }
         let range = self.range();
         // An inverted range is a guest's to send, and not ours to panic on.
         let in_range = |virt_id: &u32| range.contains(virt_id);

@@ -47,6 +47,10 @@ impl Operation for Save {
 
     fn run(self, state: &mut ViommuState, change: &mut Change) -> Result<SavedViommu, Cause> {
         let (shared, node) = (change.shared().clone(), change.node().clone());
+        if state.has_queues() {
+            let what = "moving a guest that drives queues of its own: where they stand is in the hardware's page alone";
+            return Err(Cause::Unsupported(what.into()));
+        }
         let mut hw_queues: Vec<_> = shared.registry.handles::<HwQueueState>();
         hw_queues.retain(|queue| queue.keeps.0.id() == node.id);
         hw_queues.sort_by_key(|queue| queue.facts.index);

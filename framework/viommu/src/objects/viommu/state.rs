@@ -1,8 +1,9 @@
 //! What a vIOMMU's actor remembers: vdevices, the nested HWPT of each key, who is attached to what.
 
 use super::ViommuInfo;
+use super::queues::OwnQueue;
 use crate::Cause;
-use crate::backend::{NestedAlloc, ObjectKind, SinkError};
+use crate::backend::{GuestPage, NestedAlloc, ObjectKind, SinkError};
 use crate::objects::device::DeviceFacts;
 use crate::objects::nested_hwpt::{NestedHwptFacts, NestedHwptState};
 use crate::objects::served::State;
@@ -35,6 +36,8 @@ pub(crate) struct ViommuFacts {
     /// ID registers that the guest is shown.
     pub(crate) shown: Vec<Register>,
     pub(crate) pipeline: Arc<Pipeline>,
+    /// Registers of the hardware that are the guest's own.
+    pub(crate) page: Option<Arc<dyn GuestPage>>,
     pub(crate) view: ArcSwap<View>,
 }
 
@@ -82,12 +85,15 @@ pub(crate) struct ViommuState {
     nested: HashMap<EntryKey, Nested>,
     counters: NestedCounters,
     pub(super) fault: GuestFault,
+    /// Queues that the guest drives itself, in the order in which they were made.
+    pub(super) queues: Vec<OwnQueue>,
 }
 
 impl ViommuState {
     pub(super) fn new(facts: Arc<ViommuFacts>) -> Self {
         let (slots, nested) = (BTreeMap::new(), HashMap::new());
-        Self { facts, slots, nested, counters: NestedCounters::default(), fault: GuestFault::HOST_ERROR }
+        let (counters, queues) = Default::default();
+        Self { facts, slots, nested, counters, fault: GuestFault::HOST_ERROR, queues }
     }
 
     /// The host's numbers by the guest's.
@@ -270,6 +276,7 @@ impl State for ViommuState {
 
     fn destroy(&mut self, change: &mut Change) -> Result<(), Cause> {
         drained(&self.facts.pipeline)?;
+        self.free_queues(0, change)?;
         change.destroy(self.facts.info.id)?;
         change.shared().forget(&self.facts.pipeline);
         Ok(())
@@ -289,6 +296,7 @@ impl State for ViommuState {
         // 1. What the backend no longer has is forgotten; the rest is taken over by its ID.
         let live: HashSet<u32> = change.backend().live().into_iter().map(|(id, _)| id).collect();
         self.nested.retain(|_, nested| live.contains(&nested.link.node.id));
+        self.forget_queues(|id| live.contains(&id));
         for slot in self.slots.values_mut() {
             slot.nested = slot.nested.filter(|key| self.nested.contains_key(key));
         }
@@ -297,7 +305,8 @@ impl State for ViommuState {
         self.publish_shadows(self.shadows(), change);
         // 3. Every device does what its guest says now.
         let virt_ids: Vec<_> = self.slots.keys().copied().collect();
-        virt_ids.into_iter().try_for_each(|virt_id| self.refresh(virt_id, change))
+        virt_ids.into_iter().try_for_each(|virt_id| self.refresh(virt_id, change))?;
+        self.follow_queues(change)
     }
 
     fn committed(&self) {
