@@ -11,7 +11,7 @@ use std::time::Duration;
 use viommu::Cause;
 use viommu::backend::ViommuAlloc;
 use viommu::backend::direct::Direct;
-use viommu::backend::{BackendEvent, BackendInfo, Host, Mapping, GuestPage, NestedAlloc, ObjectKind, Objects, Sink};
+use viommu::backend::{BackendEvent, BackendInfo, GuestPage, Host, Mapping, NestedAlloc, ObjectKind, Objects, Sink};
 use viommu::simulation::{self, Simulation};
 use viommu_plugin::{EntryKey, GuestMapping, HwQueueRequest, KeyKind};
 
