@@ -277,8 +277,8 @@ fn path(name: &str) -> PathBuf {
 }
 
 fn replay(name: &str, translations: u64, faults: u64) {
-    let scan = Scan::open(&path(name)).unwrap();
-    let mut trace = Trace::open(&path(name)).unwrap();
+    let scan = Scan::open(path(name)).unwrap();
+    let mut trace = Trace::open(path(name)).unwrap();
     let machine = Machine::new();
     let mut vm = Vm::new(&machine, trace.header(), &registers(&scan, NP_CACHE));
     let mut checked = 0;
@@ -332,7 +332,7 @@ fn strict() {
 
 #[test]
 fn a_guest_that_was_shown_no_np_cache_is_refused_by_name() {
-    let scan = Scan::open(&path("amd73-lazy")).unwrap();
+    let scan = Scan::open(path("amd73-lazy")).unwrap();
     let refusal = AmdCodec::new(&registers(&scan, NP_CACHE & !(1 << 26))).unwrap_err();
     assert!(refusal.text.contains("NpCache"), "{refusal}");
 }
