@@ -120,8 +120,8 @@ fn entry(memory: &dyn GuestMemory, table: &Table, at: u64) -> Entry {
         HostPte::PAGE => leaf(pte.pointer() & !below(log2, 1), log2),
         HostPte::SIZED_PAGE => {
             let (gpa, size) = pte.sized_page();
-            // Between the size of one entry and that of the whole table; anything else means nothing.
-            if (log2..=log2 + 9).contains(&size.into()) { leaf(gpa, size.into()) } else { Entry::Nothing }
+            // From the size of one entry to less than the whole table's; anything else means nothing.
+            if (log2..log2 + 9).contains(&size.into()) { leaf(gpa, size.into()) } else { Entry::Nothing }
         }
         level if level < table.level => {
             let last = base | below(log2, 1);
