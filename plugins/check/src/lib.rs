@@ -20,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
 mod check;
 mod child;
 mod codec;
