@@ -8,7 +8,7 @@ use amd_vi::spec::registers::offset;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use viommu_plugin::cache::low_bits;
+use viommu_cache::low_bits;
 use viommu_plugin::{Answer, Message, Model, ModelConfig, ModelHost, Register, Request, Status, Unreadable};
 use viommu_trace::{Outcome, Record, Role, Scan, Trace, Translation};
 

@@ -3,7 +3,7 @@
 use super::tlb::{NO_PASID, Range};
 use rustc_hash::FxHashMap;
 use std::cell::Cell;
-use viommu_plugin::cache::{Cache, Translation};
+use viommu_cache::{Cache, Translation};
 
 /// One cache a device.
 #[derive(Default)]

@@ -50,7 +50,7 @@ use identity::Identity;
 use registers::Registers;
 use rustc_hash::FxHashSet;
 use tlb::{NO_PASID, Tlb};
-use viommu_plugin::cache::Translation;
+use viommu_cache::Translation;
 use viommu_plugin::{Answer, CacheStats, Message, Model, ModelConfig, ModelHost, Refusal, Request, Status};
 use walk::Walker;
 

@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 use std::cell::Cell;
-use viommu_plugin::cache::{Cache, Translation, low_bits};
+use viommu_cache::{Cache, Translation, low_bits};
 
 /// Tag of entries of the host's table alone; PASIDs have 20 bits.
 pub(crate) const NO_PASID: u32 = u32::MAX;

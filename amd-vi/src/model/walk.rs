@@ -4,8 +4,8 @@ use super::fault::Fault;
 use crate::spec::events::flags;
 use crate::spec::pte::{self, Gcr3Entry, GuestPte, HostPte};
 use std::fmt::Arguments;
+use viommu_cache::{Translation, low_bits};
 use viommu_plugin::ModelHost;
-use viommu_plugin::cache::{Translation, low_bits};
 
 /// Permission bits of an access or a translation.
 pub(crate) const READ: u8 = 1;

@@ -4,7 +4,7 @@ use super::tlb::Range;
 use crate::spec::commands::AtcInv;
 use rustc_hash::FxHashMap;
 use std::cell::Cell;
-use viommu_plugin::cache::{Cache, Translation};
+use viommu_cache::{Cache, Translation};
 
 /// Tag of accesses without a PASID; PASIDs have 20 bits.
 const NO_PASID: u32 = u32::MAX;

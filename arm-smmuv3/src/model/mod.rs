@@ -36,7 +36,7 @@ use registers::Registers;
 use rustc_hash::FxHashSet;
 use stream::{Lookup, Streams};
 use tlb::Tlb;
-use viommu_plugin::cache::Translation;
+use viommu_cache::Translation;
 use viommu_plugin::{Answer, CacheStats, Message, Model, ModelConfig, ModelHost, Refusal, Request, Status};
 use walk::{Silent, Walker};
 

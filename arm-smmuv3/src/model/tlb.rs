@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 use std::cell::Cell;
-use viommu_plugin::cache::{Cache, Translation};
+use viommu_cache::{Cache, Translation};
 
 /// Whose an entry is within its VMID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

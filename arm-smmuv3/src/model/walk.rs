@@ -4,8 +4,8 @@ use super::fault::Fault;
 use crate::spec::events::{EventId, FaultClass};
 use crate::spec::pte::Descriptor;
 use std::fmt;
+use viommu_cache::{Translation, low_bits};
 use viommu_plugin::ModelHost;
-use viommu_plugin::cache::{Translation, low_bits};
 
 /// Hears each step of a walk. The walk that serves a device tells nobody.
 pub(crate) trait Narrator {

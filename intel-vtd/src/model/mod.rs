@@ -37,7 +37,7 @@ use lookup::{Configuration, Lookup, NO_PASID};
 use registers::{Effect, Registers};
 use rustc_hash::FxHashSet;
 use tlb::Tlb;
-use viommu_plugin::cache::Translation;
+use viommu_cache::Translation;
 use viommu_plugin::{Answer, CacheStats, Message, Model, ModelConfig, ModelHost, Refusal, Request, Status};
 use walk::{Silent, Stages, Walker};
 

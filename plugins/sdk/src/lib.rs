@@ -48,7 +48,6 @@
 #![deny(unsafe_code)]
 
 pub mod abi;
-pub mod cache;
 mod codec;
 mod driver;
 mod export;

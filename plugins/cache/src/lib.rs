@@ -1,5 +1,7 @@
-//! A tagged cache of translations of several sizes, bounded, oldest out first: what TLB and device caches of a vendor's
-//! model are made of. A building block, not part of the ABI.
+//! A tagged cache of translations of several sizes, bounded, oldest out first: what the TLB and the device caches of a
+//! vendor's model are made of. A building block beside the contract: a plugin may use it or bring its own.
+
+#![forbid(unsafe_code)]
 
 use rustc_hash::FxHashMap;
 use std::cell::Cell;
