@@ -68,9 +68,10 @@ impl VtdFrontend {
         let fault_event = take_event(state, "FECTL", "FEADDR")?;
         let (head, tail) = (bits(state, "IQH", INDEX_BITS)?, bits(state, "IQT", INDEX_BITS)?);
         let queue = Queue { address: state.u64("IQA")?.into(), head, tail, error: QueueError::new() };
-        // A head is where descriptors begin: it was never anywhere else.
+        // A head is where a descriptor begins, and 0 while the queue is off: it was never anywhere else.
         let size = if queue.address.wide() && self.features.ecap.scalable_mode() { 32 } else { 16 };
-        if u64::from(head) >= queue.address.bytes() && restored.status.queued_invalidation() || head % size != 0 {
+        let end = if restored.status.queued_invalidation() { queue.address.bytes() } else { 1 };
+        if u64::from(head) >= end || head % size != 0 {
             return Err(state.wrong("IQH", format!("{head:#x}, which is no place in the queue")).into());
         }
         restored.completion = bits(state, "ICS", CompletionStatus::new().with_wait_complete(true).into_bits())?.into();
