@@ -171,6 +171,30 @@ fn recorded_guests_replay_bare_without_a_mismatch() {
     assert_eq!((&boot["by_opcode"]["CFGI_STE"], &boot["by_opcode"]["TLBI_NH_VA"]), (&22.into(), &21.into()));
 }
 
+#[test]
+fn guests_of_the_other_vendors_replay_bare_without_a_mismatch() {
+    for (trace, vendor, commands) in [
+        ("amd73-boot", "amd-vi", 750),
+        ("amd73-churn", "amd-vi", 19_940),
+        ("amd73-lazy", "amd-vi", 5970),
+        ("vtd73-boot", "intel-vtd", 256),
+        ("vtd73-churn", "intel-vtd", 10_558),
+        ("vtd73-legacy-strict", "intel-vtd", 33_382),
+    ] {
+        let path = recorded(trace);
+        let output = replay(&["--bare", "--json"], &[&path]);
+        assert_eq!(status(&output), 0, "{}", stderr(&output));
+        let line = json(&output).remove(0);
+        assert_eq!((&line["vendor"], &line["mode"]), (&vendor.into(), &"bare".into()));
+        assert_eq!(line["translations"]["matched"], records(&path), "{trace}");
+        assert_eq!(
+            (&line["commands"]["total"], &line["register_mismatches"]),
+            (&commands.into(), &0.into()),
+            "{trace}"
+        );
+    }
+}
+
 fn records(path: &Path) -> u64 {
     let mut trace = Trace::open(path).unwrap();
     let mut records = 0;
@@ -238,6 +262,10 @@ fn commands_dropped_on_purpose_are_noticed() {
     let every = mismatched(&["--inject", "drop-invalidation:1"], "arm73-churn");
     let some = mismatched(&["--inject", "drop-invalidation:3"], "arm73-churn");
     assert!(every > some && some > 0, "{every} wrong without any, {some} with two of three");
+    for other in ["amd73-churn", "vtd73-churn", "vtd73-legacy-strict"] {
+        assert!(mismatched(&["--inject", "drop-invalidation:3"], other) > 0, "{other}");
+    }
+    assert!(mismatched(&["--atc", "--inject", "drop-atc"], "vtd73-ats-strict") > 0);
     assert_eq!(mismatched(&["--atc"], "arm73-ats-strict"), 0);
     assert!(mismatched(&["--atc", "--inject", "drop-atc"], "arm73-ats-strict") > 0);
     assert_eq!(mismatched(&["--inject", "drop-atc"], "arm73-ats-strict"), 0, "no device has a cache");

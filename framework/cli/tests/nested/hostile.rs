@@ -7,6 +7,7 @@ use viommu_trace::{Record, Trace};
 /// Seeds of this run; CI goes on with others.
 const SEEDS: [&str; 2] = ["1", "2"];
 const ATS: &str = "arm73-ats-strict";
+const INTEL_ATS: &str = "vtd73-ats-strict";
 
 /// Speculation took place: `what` of it.
 fn count(line: &Line, what: &str) -> u64 {
@@ -18,7 +19,7 @@ fn every_recorded_guest_is_right_on_hostile_hardware() {
     for seed in SEEDS {
         let run = replay(&["--hostile-hardware", seed], &all());
         run.is_clean();
-        assert!(run.lines.iter().all(|line| count(line, "requests") > 100), "{:?}", run.lines);
+        assert!(run.lines.iter().all(|line| line.is_idle() || count(line, "requests") > 100), "{:?}", run.lines);
         assert!(run.lines.iter().all(|line| count(line, "atc_fills") == 0), "{:?}", run.lines);
         // A strict guest clears an entry before it invalidates it, so there is little left to refill.
         let filled: Vec<u64> = run.lines.iter().map(|line| count(line, "tlb_fills")).collect();
@@ -39,7 +40,17 @@ fn and_with_devices_that_have_caches_and_commands_that_come_late() {
 }
 
 #[test]
+fn and_with_intel_devices_that_have_caches() {
+    let run = replay(&["--hostile-hardware", "1", "--atc", "--device-delay", "1"], &[INTEL_ATS]);
+    run.is_clean();
+    assert!(count(run.line(), "atc_fills") > 0, "{:?}", run.lines);
+}
+
+#[test]
 fn and_for_several_guests() {
+    let others = ["amd73-boot", "amd73-churn", "vtd73-boot", "vtd73-churn"];
+    replay(&["--hostile-hardware", "7", "--vms", "3", "--threads", "2", "--shards", "2"], &others).is_clean();
+    replay(&["--hostile-hardware", "8", "--vms", "2", "--migrate-every", "50"], &others).is_clean();
     let traces = ["arm73-churn", "arm73-passthrough", "arm73-reboot", ATS];
     replay(&["--hostile-hardware", "3", "--vms", "3", "--atc"], &traces).is_clean();
     replay(&["--hostile-hardware", "4", "--vms", "4", "--threads", "2", "--shards", "2"], &traces).is_clean();
@@ -50,7 +61,7 @@ fn and_for_several_guests() {
 #[test]
 fn the_same_seed_gives_the_same_result() {
     let objects = |arguments: &[&str]| {
-        let run = replay(arguments, &["arm73-churn", "arm73-16k-strict", "arm73-boot"]);
+        let run = replay(arguments, &["arm73-churn", "arm73-16k-strict", "arm73-boot", "amd73-churn", "vtd73-churn"]);
         run.lines.iter().map(Line::without_times).collect::<Vec<_>>()
     };
     for more in [&[][..], &["--atc", "--device-delay", "7"], &["--vms", "3"]] {

@@ -72,6 +72,29 @@ const ROWS: &[Row] = &[
     ("illegal-command", TWO, "arm73-churn", FirstGuest("host_error"), "the sender is out of service, the queue goes on"),
     ("illegal-command", TWO, "arm73-ats-strict", FirstGuest("host_error"), "the sender is out of service, the queue goes on"),
     ("illegal-command", &["--vms", "3", "--shards", "2"], "arm73-reboot", FirstGuest("host_error"), "on whatever shard"),
+    // AMD: shadow mode.
+    ("drop-invalidation:1", &[], "amd73-boot", Mismatches, "nothing is in the shadow if no new mapping is announced"),
+    ("drop-invalidation:3", &[], "amd73-churn", Mismatches, "two of three are not enough"),
+    ("drop-invalidation:3", TWO, "amd73-churn", Mismatches, "each of two guests loses its own"),
+    ("drop-invalidation:1000", &[], "amd73-boot", Nothing, "a boot sends 127: the thousandth never comes"),
+    ("drop-atc", &["--atc"], "amd73-churn", Nothing, "this guest has no ATS: no device caches"),
+    ("swap-stream", &[], "amd73-churn", Mismatches, "each of two busy devices is given the other's shadow"),
+    ("atc-timeout", TWO, "amd73-churn", Nothing, "nothing is sent that a device could leave unanswered"),
+    ("unwatched", &[], "amd73-churn", Nothing, "AMD guests announce every entry: no page is watched"),
+    // Intel.
+    ("drop-invalidation:1", &[], "vtd73-boot", Mismatches, "even a boot reuses the IOVAs of its first transfers"),
+    ("drop-invalidation:3", &[], "vtd73-churn", Mismatches, "two of three are not enough"),
+    ("drop-atc", &[], "vtd73-ats-strict", Nothing, "without --atc no device has a cache"),
+    ("drop-atc", &["--atc"], "vtd73-ats-strict", Mismatches, "devices go on using what they have cached"),
+    ("reorder-atc", HOSTILE[0], "vtd73-ats-strict", Mismatches, "devices ask again before the TLB has forgotten"),
+    ("atc-timeout", TWO, "vtd73-ats-strict", FirstGuest("atc_timeout"), "ITE is for who sent the DEV_TLB"),
+    ("swap-stream", &[], "vtd73-churn", Mismatches, "each of two busy devices is given the other's tables"),
+    ("wrong-vmid", TWO, "vtd73-churn", Mismatches, "each guest's stale entries stay when the other invalidates"),
+    ("widen", TWO, "vtd73-churn", FewerHits, "every domain of both guests is invalidated"),
+    ("complete-early", SLOW, "vtd73-churn", Mismatches, "the guest reuses what the device has not forgotten yet"),
+    ("illegal-command", TWO, "vtd73-churn", FirstGuest("host_error"), "the sender is out of service, the queue goes on"),
+    ("unwatched", &[], "vtd73-churn", Mismatches, "devices that come back are never announced"),
+    ("unwatched", &[], "vtd73-boot", Nothing, "all its entries were there when it was enabled"),
 ];
 
 #[test]

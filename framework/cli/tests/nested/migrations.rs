@@ -18,6 +18,8 @@ fn guests_that_move_do_what_guests_that_stay_do() {
     for (options, traces) in [
         (RARELY, ["arm73-boot", "arm73-reboot", "arm73-smallq-noril"]),
         (OFTEN, ["arm73-boot", "arm73-passthrough", "arm73-churn"]),
+        (RARELY, ["amd73-boot", "amd73-passthrough", "amd73-churn"]),
+        (OFTEN, ["vtd73-boot", "vtd73-passthrough", "vtd73-churn"]),
     ] {
         let (moved, stayed) = (replay(options, &traces), replay(&[], &traces));
         moved.is_clean();
@@ -63,9 +65,11 @@ fn when_they_move_is_the_seeds_to_say() {
 
 #[test]
 fn a_device_that_arrives_without_its_entry_is_noticed() {
-    let broken = replay(&["--migrate-every", "50", "--inject", "forget-entry", "--vms", "2"], &["arm73-churn"]);
-    assert_eq!(broken.status, 1, "{}", broken.stderr);
-    let by_vm = broken.line().mismatched_by_vm();
-    assert!(by_vm[0] > 0 && by_vm[1] == 0, "only the first VM's device arrives without: {by_vm:?}");
-    assert!(broken.stderr.contains("got      ABORT"), "{}", broken.stderr);
+    for (trace, got) in [("arm73-churn", "ABORT"), ("amd73-churn", "ABORT"), ("vtd73-churn", "FAULT 0x59")] {
+        let broken = replay(&["--migrate-every", "50", "--inject", "forget-entry", "--vms", "2"], &[trace]);
+        assert_eq!(broken.status, 1, "{}", broken.stderr);
+        let by_vm = broken.line().mismatched_by_vm();
+        assert!(by_vm[0] > 0 && by_vm[1] == 0, "only the first VM's device arrives without: {by_vm:?}");
+        assert!(broken.stderr.contains(&format!("got      {got}")), "{}", broken.stderr);
+    }
 }
