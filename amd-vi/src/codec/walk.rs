@@ -54,7 +54,7 @@ pub(super) fn leaves(
     let mut path = [Table::default(); DteWord0::MODE_MOST as usize];
     path[0] = Table { gpa: word0.host_table(), level: levels, base: 0, last: u64::MAX, permissions };
     let mut depth = 1usize;
-    let (mut at, mut written, mut reads) = (first, 0, 0);
+    let (mut at, mut written, mut reads) = (first, 0, 0u32);
     loop {
         if at > last {
             return finished(written);
@@ -65,11 +65,10 @@ pub(super) fn leaves(
             depth -= 1;
             table.last.checked_add(1)
         } else {
-            if reads == WALK_READS {
+            if reads + READS_OF_AN_ENTRY > WALK_READS {
                 return Walked { written, done: 0, next: at };
             }
-            reads += 1;
-            match entry(memory, &table, at) {
+            match entry(memory, &table, at, &mut reads) {
                 Entry::Table(inner) => {
                     path[depth] = inner;
                     depth += 1;
@@ -95,12 +94,21 @@ pub(super) fn leaves(
     }
 }
 
+/// Reads of one entry at most: its own, and of those that repeat it.
+const READS_OF_AN_ENTRY: u32 = 1 + 256;
+
 /// The entry for `at` of `table`.
-fn entry(memory: &dyn GuestMemory, table: &Table, at: u64) -> Entry {
+///
+/// A page that is larger than its entry's place is repeated in every place it covers. Where a guest repeats something else,
+/// hardware goes by the entry it reads, and so does this: the entry maps its own place. Leaves so never overlap.
+fn entry(memory: &dyn GuestMemory, table: &Table, at: u64, reads: &mut u32) -> Entry {
     let log2 = u32::from(span_log2(table.level));
     let index = (at - table.base) >> log2 & 511;
-    let Some(gpa) = table.gpa.checked_add(index * PTE_BYTES) else { return Entry::Nothing };
-    let Ok(word) = memory.read_u64(gpa) else { return Entry::Nothing };
+    let mut word_at = |index: u64| {
+        *reads += 1;
+        memory.read_u64(table.gpa.checked_add(index * PTE_BYTES)?).ok()
+    };
+    let Some(word) = word_at(index) else { return Entry::Nothing };
     let pte = HostPte::from_bits(word);
     let permissions = table.permissions & (u32::from(pte.ir()) | u32::from(pte.iw()) << 1);
     if !pte.pr() || permissions == 0 {
@@ -121,7 +129,16 @@ fn entry(memory: &dyn GuestMemory, table: &Table, at: u64) -> Entry {
         HostPte::SIZED_PAGE => {
             let (gpa, size) = pte.sized_page();
             // From the size of one entry to less than the whole table's; anything else means nothing.
-            if (log2..log2 + 9).contains(&size.into()) { leaf(gpa, size.into()) } else { Entry::Nothing }
+            if !(log2..log2 + 9).contains(&size.into()) {
+                return Entry::Nothing;
+            }
+            let places = 1 << (u32::from(size) - log2);
+            let first = index & !(places - 1);
+            if (first..first + places).all(|other| other == index || word_at(other) == Some(word)) {
+                leaf(gpa, size.into())
+            } else {
+                leaf(gpa | base & below(size.into(), 1), log2)
+            }
         }
         level if level < table.level => {
             let last = base | below(log2, 1);
