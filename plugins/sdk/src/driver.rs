@@ -209,7 +209,8 @@ pub trait Driver: Send + 'static {
     fn stage2_destroy(&mut self, stage2: u32);
     /// Makes host stream `stream` do what `key` says, nested in `stage2`. Replaces what was there with no moment in
     /// which DMA sees a mix; issues the configuration invalidations itself. What is translated is cached under `tag`: that
-    /// of the key's domain, or without one that of `stage2`.
+    /// of the key's domain, or without one that of `stage2`. Of a guest in [`TranslationMode::SHADOW`], `stage2` is the copy
+    /// of the table that the key leads to, and all that is walked: what is missing in it is the guest's fault.
     ///
     /// # Errors
     /// If the stream is out of range or the queue failed. If the hardware lacks what the key asks for (`EINVAL`,

@@ -143,9 +143,9 @@ impl Objects for FaultyBackend {
         Ok(made)
     }
 
-    async fn shadow_hwpt_alloc(&self, viommu: u32) -> Result<u32, Cause> {
+    async fn shadow_hwpt_alloc(&self, viommu: u32, key: &EntryKey) -> Result<u32, Cause> {
         self.call(Call::NestedAlloc)?;
-        let made = self.inner.shadow_hwpt_alloc(viommu).await?;
+        let made = self.inner.shadow_hwpt_alloc(viommu, key).await?;
         lock(&self.state.passing).insert(made, viommu);
         Ok(made)
     }

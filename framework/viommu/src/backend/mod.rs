@@ -215,9 +215,10 @@ pub trait Objects: Send + Sync + 'static {
     /// HWPT_ALLOC of a nested HWPT on a vIOMMU. All those of one vIOMMU whose keys name the same domain of the guest share
     /// a tag; nobody else has it, and nothing that carried it before is cached.
     async fn nested_hwpt_alloc(&self, viommu: u32, key: &EntryKey) -> Result<NestedAlloc, Cause>;
-    /// HWPT_ALLOC of a paging HWPT of its own, empty, for a page table of this vIOMMU's guest that the hardware cannot nest.
-    async fn shadow_hwpt_alloc(&self, viommu: u32) -> Result<u32, Cause> {
-        Err(Cause::Unsupported(format!("this backend makes no shadow tables for vIOMMU {viommu}")))
+    /// HWPT_ALLOC of a paging HWPT of its own, empty, for the page table that `key` of this vIOMMU's guest leads to and that
+    /// the hardware cannot nest.
+    async fn shadow_hwpt_alloc(&self, viommu: u32, key: &EntryKey) -> Result<u32, Cause> {
+        Err(Cause::Unsupported(format!("this backend makes no shadow tables for vIOMMU {viommu}, {key:x?}")))
     }
     /// The leaves of the guest's page table that this shadow holds and that map any of `first..=last`, ascending.
     fn shadow_leaves(&self, hwpt: u32, first: u64, last: u64) -> Result<Vec<GuestMapping>, Cause> {

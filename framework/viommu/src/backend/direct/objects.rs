@@ -171,8 +171,8 @@ impl Objects for Direct {
         Ok(NestedAlloc { id, tag })
     }
 
-    async fn shadow_hwpt_alloc(&self, viommu: u32) -> Result<u32, Cause> {
-        self.alloc_shadow(&mut lock(&self.graph), viommu)
+    async fn shadow_hwpt_alloc(&self, viommu: u32, key: &EntryKey) -> Result<u32, Cause> {
+        self.alloc_shadow(&mut lock(&self.graph), viommu, key)
     }
 
     fn shadow_leaves(&self, hwpt: u32, first: u64, last: u64) -> Result<Vec<GuestMapping>, Cause> {
@@ -393,8 +393,8 @@ impl Direct {
         let Some(hwpt) = hwpt else { return self.exclusively(|driver| driver.detach(stream)) };
         let found = graph.hwpt(hwpt)?;
         if let Some(shadow) = &found.shadow {
-            let (stage2, tag) = (shadow.stage2, shadow.tag);
-            let key = EntryKey { kind: KeyKind::BYPASS, ..EntryKey::default() };
+            // The guest's own key: the driver sees that only stage 2 is walked for it, and whose faults those are.
+            let (stage2, tag, key) = (shadow.stage2, shadow.tag, found.key);
             return self.exclusively(|driver| driver.attach(stream, stage2, tag, &key));
         }
         let (parent, key) = (graph.parent_of(hwpt)?, found.key);

@@ -10,7 +10,7 @@ use super::objects::{Mappings, access};
 use crate::Cause;
 use crate::backend::{Backing, Mapping, ObjectKind};
 use std::collections::BTreeMap;
-use viommu_plugin::{EntryKey, GuestMapping, KeyKind, Refusal};
+use viommu_plugin::{EntryKey, GuestMapping, Refusal};
 use viommu_plugin_host::CallError;
 
 /// What a shadow HWPT holds.
@@ -57,14 +57,13 @@ impl Graph {
 }
 
 impl Direct {
-    pub(super) fn alloc_shadow(&self, graph: &mut Graph, viommu: u32) -> Result<u32, Cause> {
+    pub(super) fn alloc_shadow(&self, graph: &mut Graph, viommu: u32, key: &EntryKey) -> Result<u32, Cause> {
         graph.viommu(viommu)?;
         let id = graph.reserve()?;
         let tag = graph.tags.take()?;
         let made = self.driver.lock().stage2_create(tag);
         let stage2 = made.inspect_err(|_| graph.tags.give(tag))?;
-        let key = EntryKey { kind: KeyKind::TRANSLATE, ..EntryKey::default() };
-        let shadow = Some(Shadow { tag, stage2, leaves: BTreeMap::new() });
+        let (key, shadow) = (*key, Some(Shadow { tag, stage2, leaves: BTreeMap::new() }));
         graph.publish(id, Object::Hwpt(Hwpt { viommu, key, shadow }), &[viommu]);
         Ok(id)
     }

@@ -222,7 +222,7 @@ impl ViommuState {
         let backend = change.backend();
         let (before, shadows) = (self.ids(), self.shadows());
         let (id, tag, shadow) = if self.facts.info.mode == TranslationMode::SHADOW {
-            let id = change.create(backend.shadow_hwpt_alloc(viommu.id))?;
+            let id = change.create(backend.shadow_hwpt_alloc(viommu.id, &key))?;
             (id, None, Some(Shadow::new(key, id)))
         } else {
             let NestedAlloc { id, tag } = wait(backend.nested_hwpt_alloc(viommu.id, &key))?;
