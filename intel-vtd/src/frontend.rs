@@ -263,7 +263,10 @@ impl Frontend for VtdFrontend {
     }
 
     fn advance(&mut self, commands: u32) {
-        self.queue.advance(&self.features, commands);
+        // A guest may have switched the queue off while its last commands were under way: its head is 0 since.
+        if self.status.queued_invalidation() {
+            self.queue.advance(&self.features, commands);
+        }
     }
 
     fn fault(&mut self, fault: GuestFault) -> Effects {

@@ -135,6 +135,9 @@ fn the_queue_stays_where_it_is_while_it_runs_and_starts_at_its_beginning() {
     assert_eq!(unit.read(offset::IQA, 8), 0x5bf0_0000 | WIDE);
     write(&mut unit, offset::GCMD, 0);
     assert_eq!((unit.queue().state, unit.read(offset::IQH, 4)), (QueueState::DISABLED, 0));
+    // The wait that was under way completes, and moves nothing.
+    assert_eq!(unit.sync_done(&[0x25, 0x1000, 0, 0]).store_count, 1);
+    assert_eq!(unit.read(offset::IQH, 4), 0);
     unit.write(offset::IQA, 8, 0x1000);
     assert_eq!(unit.read(offset::IQA, 8), 0x1000);
 }
