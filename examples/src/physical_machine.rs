@@ -7,7 +7,7 @@ use viommu::backend::{Backing, Mapping};
 use viommu::plugin::{Answer, ModelConfig, Request, Status};
 use viommu::vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 use viommu_plugin_host::Plugin;
-use viommu_trace::Translation;
+use viommu_trace::{Translation, Vendor};
 
 /// Physical memory for the driver's tables and queues: first address and bytes.
 const DRIVER_MEMORY: (u64, u64) = (0x1_0000_0000, 0x4_0000_0000);
@@ -58,7 +58,9 @@ impl PhysicalMachine {
         self.memory.add_region(host, ram.clone())?;
         let region = GuestRegionMmap::with_arc(ram, GuestAddress(base)).ok_or("RAM beyond the address space")?;
         let guest = Arc::new(GuestMemoryMmap::from_regions(vec![region])?);
-        Ok(GuestRam { guest, base, bytes, host })
+        // Where a guest's devices write interrupt messages through its tables, they are in its memory map.
+        let doorbell = recorded.header().vendor == Vendor::ARM_SMMUV3;
+        Ok(GuestRam { guest, base, bytes, host, doorbell })
     }
 
     /// What the IOMMU answers when the device with this physical stream makes a recorded piece of DMA.
@@ -85,6 +87,7 @@ pub struct GuestRam {
     base: u64,
     bytes: u64,
     host: u64,
+    doorbell: bool,
 }
 
 impl GuestRam {
@@ -93,10 +96,14 @@ impl GuestRam {
         &self.guest
     }
 
-    /// What the guest's IOAS has to hold: RAM, and the page for interrupt messages.
-    pub fn mappings(&self) -> [Mapping; 2] {
+    /// What the guest's IOAS has to hold: RAM, and on an Arm machine the page for interrupt messages.
+    pub fn mappings(&self) -> Vec<Mapping> {
         let mapping = |iova, length, host| Mapping { iova, length, backing: Backing::Physical(host), writable: true };
-        [mapping(self.base, self.bytes, self.host), mapping(DOORBELL, DOORBELL_BYTES, HOST_DOORBELL)]
+        let mut all = vec![mapping(self.base, self.bytes, self.host)];
+        if self.doorbell {
+            all.push(mapping(DOORBELL, DOORBELL_BYTES, HOST_DOORBELL));
+        }
+        all
     }
 
     /// Whether a physical address is one of this RAM.

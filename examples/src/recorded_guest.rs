@@ -1,16 +1,29 @@
 //! A recorded guest: what its CPUs did to its IOMMU and what its devices asked of it, in order.
 
 use crate::Story;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use viommu::plugin::Register;
 use viommu::vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
-use viommu_trace::{Header, Record, Scan, Trace, Translation};
+use viommu_trace::{Header, Record, Scan, Trace, Translation, Vendor};
 
-/// SMMU_IDR0..5, IIDR, AIDR (IHI 0070, 6.3).
-const ID_REGISTERS: std::ops::RangeInclusive<u64> = 0..=0x1f;
-/// CR0ACK and IRQ_CTRLACK: what a guest reads there follows from what it wrote.
-const ACKNOWLEDGEMENTS: [u64; 2] = [0x24, 0x54];
+/// What has to be known of a vendor's register frame: its ID registers, and registers in which a guest reads what follows
+/// from what it wrote.
+#[derive(Debug, Clone)]
+struct Frame {
+    id: RangeInclusive<u64>,
+    acknowledgements: &'static [u64],
+}
+
+/// SMMU_IDR0..5, IIDR, AIDR; CR0ACK and IRQ_CTRLACK (IHI 0070, 6.3).
+const SMMUV3: Frame = Frame { id: 0..=0x1f, acknowledgements: &[0x24, 0x54] };
+/// VER, CAP, ECAP (VT-d specification, 11.4).
+const VTD: Frame = Frame { id: 0..=0x17, acknowledgements: &[] };
+
+fn frame(vendor: Vendor) -> Frame {
+    if vendor == Vendor::INTEL_VTD { VTD } else { SMMUV3 }
+}
 
 /// A recording, and what has to be known of it before its first record.
 #[derive(Debug, Clone)]
@@ -63,7 +76,8 @@ impl RecordedGuest {
 
     /// The ID registers that the guest was shown: what it saw when it looked first.
     pub fn id_registers(&self) -> Vec<Register> {
-        let reads = self.scan.first_reads.iter().filter(|read| ID_REGISTERS.contains(&read.offset));
+        let id = frame(self.header.vendor).id;
+        let reads = self.scan.first_reads.iter().filter(|read| id.contains(&read.offset));
         reads.map(|read| Register { offset: read.offset, value: read.value }).collect()
     }
 
@@ -72,7 +86,8 @@ impl RecordedGuest {
     /// # Errors
     /// If the file is gone.
     pub fn play(&self, memory: &Arc<GuestMemoryMmap>) -> Story<Playback> {
-        Ok(Playback { trace: Trace::open(&self.path)?, memory: memory.clone() })
+        let frame = frame(self.header.vendor);
+        Ok(Playback { trace: Trace::open(&self.path)?, memory: memory.clone(), frame, written: Vec::new() })
     }
 }
 
@@ -108,9 +123,17 @@ pub enum Step {
 pub struct Playback {
     trace: Trace,
     memory: Arc<GuestMemoryMmap>,
+    frame: Frame,
+    written: Vec<(u64, u64)>,
 }
 
 impl Playback {
+    /// What the guest's CPUs wrote to memory since this was last asked, as addresses and bytes: a VMM sees it where it
+    /// write-protected the page.
+    pub fn take_written(&mut self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.written)
+    }
+
     /// The next step, with the guest's memory as it was then; `None` when the guest is through.
     ///
     /// # Errors
@@ -119,12 +142,16 @@ impl Playback {
         while let Some(entry) = self.trace.next()? {
             match entry.record {
                 // What is not RAM (an MSI doorbell) is not kept.
-                Record::Mem { gpa, bytes, .. } => drop(self.memory.write_slice(bytes, GuestAddress(gpa))),
+                Record::Mem { gpa, bytes, .. } => {
+                    if self.memory.write_slice(bytes, GuestAddress(gpa)).is_ok() {
+                        self.written.push((gpa, bytes.len() as u64));
+                    }
+                }
                 Record::MmioWrite { offset, value, size } => {
                     return Ok(Some(Step::Write { offset, size: size.into(), value }));
                 }
                 Record::MmioRead { offset, value, size }
-                    if ID_REGISTERS.contains(&offset) || ACKNOWLEDGEMENTS.contains(&offset) =>
+                    if self.frame.id.contains(&offset) || self.frame.acknowledgements.contains(&offset) =>
                 {
                     return Ok(Some(Step::Read { offset, size: size.into(), value }));
                 }

@@ -46,6 +46,11 @@ impl From<crate::Host> for Host {
 }
 
 impl Host {
+    /// The async API of the same host.
+    pub fn handle(&self) -> &crate::Host {
+        &self.0
+    }
+
     /// See [`crate::Host::ioas`].
     ///
     /// # Errors

@@ -42,6 +42,7 @@ pub struct HostBuilder {
     pool: Option<Arc<dyn BlockingPool>>,
     threads: Arc<dyn Threads>,
     simulated: Option<u64>,
+    beside: Option<ActorThread>,
     faults: FaultPlan,
 }
 
@@ -111,6 +112,14 @@ impl HostBuilder {
         self.simulated = Some(seed);
         self
     }
+    /// Runs the actors on `other`'s thread and its blocking pool: the host of another IOMMU in the same machine, of
+    /// whatever vendor. Each has its own backend, plugin, queues and objects, and the numbers of their objects and streams
+    /// have nothing to do with each other. The thread ends with the last of them.
+    #[must_use]
+    pub fn beside(mut self, other: &Host) -> Self {
+        self.beside = Some(other.actors.shared());
+        self
+    }
     /// Panics to inject, for tests of supervision.
     #[must_use]
     pub fn faults(mut self, plan: FaultPlan) -> Self {
@@ -136,7 +145,11 @@ impl HostBuilder {
             self.threads = simulation.threads();
             self.pool = Some(simulation.blocking_pool());
         }
-        let actors = if self.simulated.is_some() { ActorThread::simulated() } else { ActorThread::start() };
+        let actors = match self.beside {
+            Some(actors) => Ok(actors),
+            None if self.simulated.is_some() => ActorThread::simulated(),
+            None => ActorThread::start(),
+        };
         let actors = actors.map_err(|error| failed(error.into()))?;
         let (reaper, reaped) = flume::unbounded();
         let (supervisor, supervised) = flume::unbounded();
@@ -235,6 +248,7 @@ impl Host {
             pool: None,
             threads: Arc::new(OsThreads),
             simulated: None,
+            beside: None,
             faults: FaultPlan::none(),
         }
     }

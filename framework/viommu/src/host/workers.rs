@@ -32,13 +32,13 @@ pub(crate) enum Reap {
 /// The thread that runs the actors.
 pub(crate) struct ActorThread {
     pub(crate) arbiter: ArbiterHandle,
-    /// None in a simulation, whose thread runs them.
-    own: Option<Own>,
+    /// None in a simulation, whose thread runs them. Hosts of one machine may share it: the last ends it.
+    own: Option<Arc<Own>>,
 }
 
 struct Own {
     system: System,
-    thread: Option<Box<dyn Running>>,
+    thread: Box<dyn Running>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -58,7 +58,12 @@ impl ActorThread {
         let thread = std::thread::Builder::new().name("viommu-actors".into()).spawn(body)?;
         let (system, arbiter, runtime) =
             start.recv().map_err(|_| std::io::Error::other("the actor system did not start"))?;
-        Ok(Self { arbiter, own: Some(Own { system, thread: Some(Box::new(thread)), runtime }) })
+        Ok(Self { arbiter, own: Some(Arc::new(Own { system, thread: Box::new(thread), runtime })) })
+    }
+
+    /// The same thread, for the host of another IOMMU.
+    pub(crate) fn shared(&self) -> Self {
+        Self { arbiter: self.arbiter.clone(), own: self.own.clone() }
     }
 
     /// The system of this thread's simulation.
@@ -76,11 +81,10 @@ impl ActorThread {
         }
     }
 
-    /// Ends the system and, unless called on it, waits for its thread.
+    /// Ends the system, if no other host has it, and, unless called on it, waits for its thread.
     pub(crate) fn stop(&mut self) {
-        let Some(own) = &mut self.own else { return };
-        own.system.stop();
-        if let Some(thread) = own.thread.take() {
+        if let Some(Own { system, thread, .. }) = self.own.take().and_then(Arc::into_inner) {
+            system.stop();
             thread.join();
         }
     }
