@@ -6,9 +6,11 @@ mod invalidate;
 
 use crate::features::Features;
 use crate::spec::descriptors::{ContextCacheInv, Granularity, PasidCacheGranularity, PasidCacheInv, WIDE_WORDS};
-use crate::spec::pasid::{PasidEntry0, PasidEntry1, TranslationKind};
+use crate::spec::pasid::{PasidEntry0, PasidEntry1};
 use crate::spec::registers::{Cap, Ecap, FaultStatus, offset};
-use crate::tables::{ABORT, DeviceTables, Geometry, HostEntry, PasidEntry, Physical, SecondStage, Step, Tables};
+use crate::tables::{
+    ABORT, DeviceTables, Geometry, GuestTables, HostEntry, PasidEntry, Physical, SecondStage, Step, Tables,
+};
 use crate::tables::{physical, plan, write_word};
 use invalidate::Limits;
 use std::collections::BTreeMap;
@@ -44,6 +46,8 @@ pub struct VtdDriver {
     geometry: Geometry,
     second_stages: BTreeMap<u32, SecondStage>,
     next_second_stage: u32,
+    /// Devices whose requests go through tables of a guest.
+    guests: BTreeMap<u32, GuestTables>,
 }
 
 impl VtdDriver {
@@ -123,15 +127,6 @@ impl VtdDriver {
 
     fn second_stage(&self, handle: u32) -> Result<&SecondStage, Refusal> {
         self.second_stages.get(&handle).ok_or_else(|| no_second_stage(handle))
-    }
-
-    /// Whether a device's requests go through a guest's first stage.
-    fn is_nested(&self, stream: u32) -> bool {
-        let tables = self.tables.find(&*self.hardware, stream).ok().flatten();
-        let entry = tables.and_then(|tables| tables.read_entry(&*self.hardware).ok());
-        entry.is_some_and(|entry| {
-            TranslationKind(PasidEntry0::from_bits(entry[0]).translation_kind()) == TranslationKind::NESTED
-        })
     }
 
     fn modes(&self) -> u32 {
@@ -251,10 +246,16 @@ impl Driver for VtdDriver {
         let tag = self.check_tag(tag)?;
         let target = physical(key, self.second_stage(stage2)?, tag, self.host_entry())?;
         let (device, new) = self.tables.find_or_make(&*self.hardware, stream)?;
-        self.write(stream, device, new, &target)
+        self.write(stream, device, new, &target)?;
+        match GuestTables::of(key) {
+            Some(tables) => self.guests.insert(stream, tables),
+            None => self.guests.remove(&stream),
+        };
+        Ok(())
     }
 
     fn detach(&mut self, stream: u32) -> Result<(), Refusal> {
+        self.guests.remove(&stream);
         match self.tables.find(&*self.hardware, stream)? {
             Some(device) => self.write(stream, device, false, &ABORT),
             None => Ok(()),

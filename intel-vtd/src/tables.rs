@@ -41,6 +41,30 @@ pub struct Physical {
     pub device_tlb: bool,
 }
 
+/// The tables of a guest that a key leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestTables {
+    /// First stage: the hardware walks them.
+    FirstStage,
+    /// Second stage in scalable mode: the hardware walks a copy.
+    SecondStage,
+    /// Second stage in legacy mode: the hardware walks a copy.
+    LegacySecondStage,
+}
+
+impl GuestTables {
+    /// Those of a key, if it leads to any.
+    pub fn of(key: &EntryKey) -> Option<Self> {
+        let kind = PasidEntry0::from_bits(key.words[0]).translation_kind();
+        let scalable = FoundAt::from_bits(key.words[3]).scalable();
+        (key.kind == KeyKind::TRANSLATE).then_some(match (scalable, TranslationKind(kind)) {
+            (false, _) => Self::LegacySecondStage,
+            (true, TranslationKind::FIRST_STAGE) => Self::FirstStage,
+            (true, _) => Self::SecondStage,
+        })
+    }
+}
+
 /// All DMA aborts.
 pub const ABORT: Physical = Physical { entry: [0; ENTRY_WORDS], device_tlb: false };
 
@@ -56,21 +80,22 @@ pub const ABORT: Physical = Physical { entry: [0; ENTRY_WORDS], device_tlb: fals
 /// attach: five levels without CAP.FS5LP, SRE without ECAP.SRS, EAFE without ECAP.EAFS.
 pub fn physical(key: &EntryKey, stage2: &SecondStage, tag: u16, host: HostEntry) -> Result<Physical, Refusal> {
     let guest0 = PasidEntry0::from_bits(key.words[0]);
-    let found = FoundAt::from_bits(key.words[3]);
-    let scalable = found.scalable();
-    let nested = match key.kind {
-        KeyKind::BYPASS => return Ok(Physical { entry: second_stage_entry(stage2, tag, host), device_tlb: false }),
-        KeyKind::TRANSLATE => scalable && TranslationKind(guest0.translation_kind()) == TranslationKind::FIRST_STAGE,
+    let mut entry = second_stage_entry(stage2, tag, host);
+    let tables = match (key.kind, GuestTables::of(key)) {
+        (KeyKind::BYPASS, _) => return Ok(Physical { entry, device_tlb: false }),
+        (_, Some(tables)) => tables,
         _ => return Ok(ABORT),
     };
-    let mut entry = second_stage_entry(stage2, tag, host);
-    if nested {
+    if tables == GuestTables::FirstStage {
         entry[0] = PasidEntry0::from_bits(entry[0]).with_translation_kind(TranslationKind::NESTED.0).into_bits();
         entry[2] = first_stage(key.words[2].into(), host)?.into_bits();
     }
     // FPD stands at the same place in a PASID entry and in a legacy context entry.
     entry[0] = PasidEntry0::from_bits(entry[0]).with_fault_disable(guest0.fault_disable()).into_bits();
-    let ats = if scalable { found.device_tlb_enable() } else { legacy_ats(key.words[0]) };
+    let ats = match tables {
+        GuestTables::LegacySecondStage => legacy_ats(key.words[0]),
+        _ => FoundAt::from_bits(key.words[3]).device_tlb_enable(),
+    };
     Ok(Physical { entry, device_tlb: ats && host.device_tlb })
 }
 

@@ -77,7 +77,16 @@ pub(super) fn take_over(hardware: Box<dyn Hardware>) -> Result<VtdDriver, Refusa
     setup.command(|status| status.with_root_table(true))?;
     setup.invalidate_all(queue)?;
     setup.command(|status| status.with_translation(true))?;
-    Ok(VtdDriver { hardware, identity, tables, queue, geometry, second_stages: BTreeMap::new(), next_second_stage: 1 })
+    Ok(VtdDriver {
+        hardware,
+        identity,
+        tables,
+        queue,
+        geometry,
+        second_stages: BTreeMap::new(),
+        next_second_stage: 1,
+        guests: BTreeMap::new(),
+    })
 }
 
 struct Setup<'a> {

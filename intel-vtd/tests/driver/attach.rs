@@ -223,7 +223,11 @@ fn a_guests_second_stage_is_attached_as_its_copy() {
         let answer = machine.dma(STREAM, 0x5010, 1);
         assert_eq!((answer.status, answer.stage, answer.output), (Status::OK, 2, ram + 0x1_3010));
         assert_eq!(machine.dma(STREAM, 0x5010, 2).status, Status::FAULT, "read-only");
+        let event = driver.event().unwrap();
+        assert_eq!((event.owner, event.code), (EventOwner::GUEST, if words[3] == 0 { 5 } else { 0x79 }));
         driver.detach(STREAM).unwrap();
+        assert_eq!(machine.dma(STREAM, 0x5010, 1).status, Status::FAULT);
+        assert_eq!(driver.event().unwrap().owner, EventOwner::HOST, "nobody's any more");
     }
 }
 
