@@ -20,6 +20,7 @@ pub(crate) use entry::GUEST;
 use crate::features::Features;
 use crate::spec::commands::{InvalidateDevice, InvalidateIommuPages, Opcode, span};
 use allowed::Allowed;
+use std::slice::IterMut;
 use viommu_plugin::{
     Classes, Codec, Configuration, EntryKey, GuestFault, GuestMapping, GuestMemory, HostIds, Message, Refusal,
     Register, Rewritten, ShadowRange, Stop, TranslationMode, Walked,
@@ -73,8 +74,7 @@ impl AmdCodec {
             }
             Opcode::INVALIDATE_IOMMU_PAGES => {
                 let step = match ids.domain((w0 >> 32) as u16 as u32) {
-                    // A tag wider than DomainID cannot come from this vendor's driver; cut, it still is in its field.
-                    Some(tag) => Step::Tlb([w0 & !DOMAIN | u64::from(tag as u16) << 32, w1]),
+                    Some(tag) => Step::Tlb(with_domain(w0, w1, tag)),
                     None => Step::LocalDomain,
                 };
                 (allowed.pages(w0, w1), step)
@@ -112,6 +112,30 @@ impl AmdCodec {
     }
 }
 
+impl AmdCodec {
+    /// Rewrites the INVALIDATE_IOMMU_PAGES that `commands` begins with, as [`AmdCodec::step`] does each; nearly every
+    /// command of a guest is one. How many went out: it stops at whatever needs a second look.
+    #[inline(always)]
+    fn run_of_pages(&self, commands: &[[u64; 2]], ids: &HostIds<'_>, slots: &mut IterMut<'_, [u64; 2]>) -> usize {
+        let Allowed { shadow, .. } = self.allowed;
+        let plain = |w0, w1| !shadow && Opcode::of(w0) == Opcode::INVALIDATE_IOMMU_PAGES && self.allowed.pages(w0, w1);
+        let mut run = 0;
+        for &[w0, w1] in commands {
+            let Some(tag) = ids.domain((w0 >> 32) as u16 as u32).filter(|_| plain(w0, w1)) else { break };
+            let Some(slot) = slots.next() else { break };
+            *slot = with_domain(w0, w1, tag);
+            run += 1;
+        }
+        run
+    }
+}
+
+/// A tag wider than DomainID cannot come from this vendor's driver; cut, it still is in its field.
+#[inline(always)]
+fn with_domain(w0: u64, w1: u64, tag: u32) -> [u64; 2] {
+    [w0 & !DOMAIN | u64::from(tag as u16) << 32, w1]
+}
+
 #[inline(always)]
 fn for_device(ids: &HostIds<'_>, device: u16, step: Step) -> Step {
     if ids.stream(device.into()).is_some() { step } else { Step::LocalStream }
@@ -121,7 +145,12 @@ impl Codec for AmdCodec {
     fn rewrite(&self, guest: &[u64], before: Classes, ids: HostIds<'_>, out: &mut [u64]) -> Rewritten {
         let mut slots = out.as_chunks_mut::<2>().0.iter_mut();
         let mut done = Rewritten::default();
-        for &command in guest.as_chunks::<2>().0 {
+        let mut commands = guest.as_chunks::<2>().0;
+        loop {
+            let run = self.run_of_pages(commands, &ids, &mut slots);
+            done.tlb += run as u32;
+            let Some((&command, later)) = commands[run..].split_first() else { break };
+            commands = later;
             let words = match self.step(command, &ids) {
                 Step::Tlb(words) => words,
                 Step::Atc(words) => {
