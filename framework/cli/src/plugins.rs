@@ -1,5 +1,8 @@
 //! `viommu plugins`: what is on the search path, and whether a plugin keeps its contract.
 
+mod said;
+
+use said::Said;
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -60,11 +63,22 @@ struct Listed {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Found {
-    Plugin { name: String, vendor: u32, version: String, abi: String, parts: Vec<&'static str> },
-    Broken { broken: String },
+    Plugin {
+        name: String,
+        vendor: u32,
+        version: String,
+        abi: String,
+        parts: Vec<&'static str>,
+        #[serde(flatten)]
+        said: Option<Said>,
+    },
+    Broken {
+        broken: String,
+    },
 }
 
-fn listed(path: PathBuf) -> Listed {
+/// What is on the path; if `ask`, with what each plugin says of itself.
+fn listed(path: PathBuf, ask: bool) -> Listed {
     let found = match Plugin::load(&path) {
         Ok(plugin) => {
             let info = plugin.info();
@@ -74,6 +88,7 @@ fn listed(path: PathBuf) -> Listed {
                 version: info.version.clone(),
                 abi: format!("{}.{}", info.abi_major, info.abi_minor),
                 parts: info.parts.clone(),
+                said: ask.then(|| Said::of(&plugin)),
             }
         }
         Err(error) => Found::Broken { broken: reason(&error, &path) },
@@ -88,7 +103,7 @@ fn reason(error: &LoadError, path: &Path) -> String {
 }
 
 fn list(search: &SearchPath, json: bool) -> ExitCode {
-    let all: Vec<Listed> = search.files().into_iter().map(listed).collect();
+    let all: Vec<Listed> = search.files().into_iter().map(|path| listed(path, json)).collect();
     if json {
         print!("{}", lines(&all));
         return ExitCode::SUCCESS;
@@ -100,7 +115,7 @@ fn list(search: &SearchPath, json: bool) -> ExitCode {
     }
     let mut rows = vec![["NAME", "VENDOR", "VERSION", "ABI", "PARTS", "PATH"].map(String::from)];
     for Listed { path, found } in &all {
-        if let Found::Plugin { name, vendor, version, abi, parts } = found {
+        if let Found::Plugin { name, vendor, version, abi, parts, .. } = found {
             let vendor = format!("{vendor:#x}");
             rows.push([
                 name.clone(),

@@ -4,6 +4,7 @@
 //!   conformance!(Vendor, "lib") ─► linked table ─┐                  ┌─► facts, frontend, codec, model
 //!                                  .so ──────────┼─► Check::run ────┤
 //!   viommu plugins check ─► child process ───────┘    (Samples)     └─► driver ─► Machine (the plugin's own model)
+//!   viommu plugins --json ─► Capabilities::of ─────────────────────────────────────────┘
 //! ```
 //!
 //! ```
@@ -21,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+mod capabilities;
 mod check;
 mod child;
 mod codec;
@@ -33,6 +35,7 @@ pub mod proof;
 mod random;
 mod samples;
 
+pub use capabilities::{Capabilities, Interfaces};
 pub use check::{Check, Verdict};
 pub use child::{EXIT_FAILED, EXIT_SKIPPED, TestStatus, in_child};
 pub use samples::Samples;

@@ -28,7 +28,7 @@ const REWRITTEN_WORDS: usize = 8;
 pub(crate) fn replay(job: &Job<'_>) -> Result<Report, ReplayError> {
     let mut trace = Trace::open(job.path)?;
     let header = trace.header().clone();
-    let shown = registers::shown(&header, &job.scan);
+    let shown = registers::shown(&header, &job.scan, &job.plugin);
     let memory = ModelMemory::new(Image::new(&header));
     let dropper = match job.args.inject {
         Some(injection) => Some(Dropper::new(header.vendor, injection).ok_or(ReplayError::Injection(header.vendor))?),

@@ -4,6 +4,8 @@
 
 use std::ops::RangeInclusive;
 use viommu_plugin::Register;
+use viommu_plugin_check::Capabilities;
+use viommu_plugin_host::Plugin;
 use viommu_trace::{Header, Scan, Vendor};
 
 /// What is known of one vendor.
@@ -64,7 +66,7 @@ const INTEL_VTD: Layout = Layout {
     commands: Some(Commands { tlb: &[0x02..=0x02, 0x06..=0x06], atc: &[0x03..=0x03, 0x08..=0x08], sync: 0x05 }),
 };
 
-/// Nothing is known of other vendors: nothing is handed in, compared or dropped.
+/// Nothing is known of other vendors: nothing is compared or dropped, and what is handed in the plugin says.
 const OTHER: Layout = Layout { id: &[], ack: &[], outside: None, doorbell: None, commands: None };
 
 fn layout(vendor: Vendor) -> &'static Layout {
@@ -107,9 +109,16 @@ pub(crate) fn is_compared(vendor: Vendor, offset: u64) -> bool {
     is_id(vendor, offset) || layout(vendor).ack.contains(&offset)
 }
 
-/// The ID registers this guest was shown: the first recorded value of each. One that it never read is absent.
-pub(crate) fn shown(header: &Header, scan: &Scan) -> Vec<Register> {
-    let reads = scan.first_reads.iter().filter(|read| is_id(header.vendor, read.offset));
+/// The ID registers this guest was shown: the first recorded value of each. One that it never read is absent. Of a vendor
+/// that nothing is known of, ID registers are those that `plugin`'s driver offers guests.
+pub(crate) fn shown(header: &Header, scan: &Scan, plugin: &Plugin) -> Vec<Register> {
+    let offered = match header.vendor.name() {
+        Some(_) => Vec::new(),
+        // A plugin that cannot say has a vendor without ID registers.
+        None => Capabilities::of(plugin).map(|can| [can.nested, can.shadow].concat()).unwrap_or_default(),
+    };
+    let is_offered = |offset| offered.iter().any(|register| register.offset == offset);
+    let reads = scan.first_reads.iter().filter(|read| is_id(header.vendor, read.offset) || is_offered(read.offset));
     let reads = reads.map(|read| Register { offset: read.offset, value: read.value });
     reads.chain(layout(header.vendor).outside.map(|outside| outside(header))).collect()
 }
@@ -127,11 +136,20 @@ mod tests {
         let mut header = Header::new(Vendor::AMD_VI);
         let efr = Register { offset: 0x30, value: 0x29d7 };
         let capability = |value| Register { offset: 1 << 32, value };
-        assert_eq!(shown(&header, &scan), [efr, capability(0x1e03_000f)]);
+        let mock = Plugin::linked::<mock_plugin::Mock>();
+        assert_eq!(shown(&header, &scan, &mock), [efr, capability(0x1e03_000f)]);
         header.json.insert("npcache_cleared".into(), json!(true));
-        assert_eq!(shown(&header, &scan), [efr, capability(0x1a03_000f)]);
-        assert_eq!(shown(&Header::new(Vendor::INTEL_VTD), &scan), []);
-        assert_eq!(shown(&Header::new(Vendor(0x8000)), &scan), []);
+        assert_eq!(shown(&header, &scan, &mock), [efr, capability(0x1a03_000f)]);
+        assert_eq!(shown(&Header::new(Vendor::INTEL_VTD), &scan, &mock), []);
+    }
+
+    #[test]
+    fn a_vendor_that_nothing_is_known_of_is_asked() {
+        let read = |offset, value| FirstRead { offset, size: 8, value };
+        let (id, features, queue) = (mock_plugin::spec::ID, mock_plugin::spec::FEATURES, mock_plugin::spec::QUEUE_CONS);
+        let scan = Scan { first_reads: vec![read(id, 7), read(queue, 5), read(features, 1)], ..Scan::default() };
+        let shown = shown(&Header::new(Vendor(0x8000)), &scan, &Plugin::linked::<mock_plugin::Mock>());
+        assert_eq!(shown, [Register { offset: id, value: 7 }, Register { offset: features, value: 1 }]);
     }
 
     #[test]

@@ -132,7 +132,7 @@ fn guest(args: &DumpArgs, vendor: Vendor, path: &Path) -> Result<Option<GuestCom
     };
     let trace = Trace::open(path)?;
     let header = trace.header().clone();
-    let shown = registers::shown(&header, &Scan::of(trace)?);
+    let shown = registers::shown(&header, &Scan::of(trace)?, &found);
     Ok(Some(GuestCommands::new(&found, &shown)?))
 }
 

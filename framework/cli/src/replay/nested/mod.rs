@@ -47,7 +47,7 @@ pub(super) fn replay(job: &Job<'_>) -> Result<Report, ReplayError> {
         Trace::from_reader(&job.path.display().to_string(), reader)
     };
     let header = open()?.header().clone();
-    let shown = registers::shown(&header, &job.scan);
+    let shown = registers::shown(&header, &job.scan, &job.plugin);
     // Says by name if no vIOMMU can be what this guest was shown, before anything is built.
     let codec = job.plugin.frontend(&shown).and_then(|_| job.plugin.codec(&shown))?;
     let mode = codec.mode()?;
