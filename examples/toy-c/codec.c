@@ -152,22 +152,22 @@ int64_t codec_describe(void *instance, const uint64_t *command, size_t words, st
     switch (command[0] & 0xff) {
     case INVALIDATE_DEVICE:
         if (command[0] & COMMAND_ALL)
-            say(text, "%s STREAM=%#llx ALL", name, stream);
+            say(text, "%s STREAM=0x%llx ALL", name, stream);
         else
-            say(text, "%s STREAM=%#llx address=%#llx", name, stream, address);
+            say(text, "%s STREAM=0x%llx address=0x%llx", name, stream, address);
         break;
     case CHANGED:
-        say(text, "%s STREAM=%#llx", name, stream);
+        say(text, "%s STREAM=0x%llx", name, stream);
         break;
     case INVALIDATE_PAGE:
     case WAIT:
-        say(text, "%s address=%#llx", name, address);
+        say(text, "%s address=0x%llx", name, address);
         break;
     case INVALIDATE_TAG:
         say(text, "%s", name);
         break;
     default:
-        say(text, "illegal %#llx %#llx", (unsigned long long)command[0], address);
+        say(text, "illegal 0x%llx 0x%llx", (unsigned long long)command[0], address);
     }
     return 0;
 }

@@ -1,23 +1,7 @@
 /* Programs the physical toy IOMMU. */
-#include "toy.h"
+#include "driver.h"
 
 #include <stdlib.h>
-
-enum { QUEUE_BYTES = 4096, EVENTS_BYTES = 4096, TABLE_BYTES = STREAMS * ENTRY_BYTES, RANGES_BYTES = 4096 };
-
-/* A stage 2: its page of ranges, and its tag. */
-struct stage {
-    uint32_t handle, tag;
-    uint64_t ranges;
-    struct stage *next;
-};
-
-struct driver {
-    struct ViommuHardwareCalls hardware;
-    uint64_t features, table, queue, events;
-    uint32_t last_handle;
-    struct stage *stages;
-};
 
 static uint64_t get(const struct driver *driver, uint64_t offset)
 {
@@ -27,27 +11,6 @@ static uint64_t get(const struct driver *driver, uint64_t offset)
 static void set(const struct driver *driver, uint64_t offset, uint64_t value)
 {
     driver->hardware.mmio_write(driver->hardware.ctx, offset, 8, value);
-}
-
-static int64_t load(const struct driver *driver, uint64_t pa, uint64_t *words, int count)
-{
-    uint8_t bytes[32];
-    int64_t failed = driver->hardware.read(driver->hardware.ctx, pa, bytes, 8 * (size_t)count);
-
-    for (int word = 0; word < count && failed >= 0; word++)
-        words[word] = load_word(bytes + 8 * word);
-    return failed < 0 ? failed : 0;
-}
-
-static int64_t store(const struct driver *driver, uint64_t pa, const uint64_t words[4], struct ViommuMessage *why)
-{
-    uint8_t bytes[32];
-
-    for (int word = 0; word < 4; word++)
-        store_word(bytes + 8 * word, words[word]);
-    if (driver->hardware.write(driver->hardware.ctx, pa, bytes, sizeof bytes) < 0)
-        return refuse(why, ViommuRefusal_EIO, "a table is not memory");
-    return 0;
 }
 
 static void give_back(struct driver *driver)
@@ -144,119 +107,11 @@ int64_t driver_guest_registers(void *instance, ViommuTranslationMode mode, struc
     return 2;
 }
 
-static struct stage *stage(const struct driver *driver, uint32_t handle)
-{
-    struct stage *found = driver->stages;
-
-    while (found && found->handle != handle)
-        found = found->next;
-    return found;
-}
-
-int64_t driver_stage2_create(void *instance, uint32_t tag, uint32_t *stage2, struct ViommuMessage *why)
-{
-    struct driver *driver = instance;
-    struct stage *made = calloc(1, sizeof *made);
-    int64_t failed;
-
-    if (!made)
-        return refuse(why, ViommuRefusal_ENOMEM, "no memory for a stage 2");
-    failed = driver->hardware.alloc(driver->hardware.ctx, RANGES_BYTES, PAGE, &made->ranges, why);
-    if (failed) {
-        free(made);
-        return failed;
-    }
-    made->handle = ++driver->last_handle;
-    made->tag = tag;
-    made->next = driver->stages;
-    driver->stages = made;
-    *stage2 = made->handle;
-    return 0;
-}
-
-int64_t driver_stage2_map(void *instance, uint32_t stage2, uint64_t ipa, uint64_t pa, uint64_t len, uint32_t access,
-                          struct ViommuMessage *why)
-{
-    const struct driver *driver = instance;
-    const struct stage *into = stage(driver, stage2);
-    const uint64_t range[4] = {ipa, pa, len, RANGE_VALID | (access & 2 ? RANGE_WRITE : 0)};
-    uint64_t place = 0;
-
-    if (!into)
-        return refuse(why, ViommuRefusal_ENOENT, "no stage 2 has this handle");
-    if (!(access & 1))
-        return refuse(why, ViommuRefusal_EOPNOTSUPP, "a range can always be read");
-    if ((ipa | pa | len) & (PAGE - 1) || !len || ipa >= INPUT_END || len > INPUT_END - ipa)
-        return refuse(why, ViommuRefusal_EINVAL, "not whole pages below 2^48");
-    for (uint64_t at = into->ranges; at < into->ranges + RANGES * RANGE_BYTES; at += RANGE_BYTES) {
-        uint64_t there[4];
-
-        if (load(driver, at, there, 4))
-            return refuse(why, ViommuRefusal_EIO, "a table is not memory");
-        if (!(there[3] & RANGE_VALID))
-            place = place ? place : at;
-        else if (there[0] < ipa + len && ipa < there[0] + there[2])
-            return refuse(why, ViommuRefusal_EEXIST, "mapped in part already");
-    }
-    if (!place)
-        return refuse(why, ViommuRefusal_ENOSPC, "all ranges of this stage 2 are taken");
-    return store(driver, place, range, why);
-}
-
-int64_t driver_stage2_unmap(void *instance, uint32_t stage2, uint64_t ipa, uint64_t len, struct ViommuMessage *why)
-{
-    static const uint64_t nothing[4];
-    const struct driver *driver = instance;
-    const struct stage *from = stage(driver, stage2);
-
-    if (!from)
-        return refuse(why, ViommuRefusal_ENOENT, "no stage 2 has this handle");
-    for (uint64_t at = from->ranges; at < from->ranges + RANGES * RANGE_BYTES; at += RANGE_BYTES) {
-        uint64_t there[4];
-
-        if (load(driver, at, there, 4))
-            return refuse(why, ViommuRefusal_EIO, "a table is not memory");
-        if (there[3] & RANGE_VALID && there[0] == ipa && there[2] == len)
-            return store(driver, at, nothing, why);
-    }
-    return refuse(why, ViommuRefusal_ENOENT, "not what was mapped");
-}
-
-int64_t driver_stage2_destroy(void *instance, uint32_t stage2)
-{
-    struct driver *driver = instance;
-
-    for (struct stage **at = &driver->stages; *at; at = &(*at)->next) {
-        struct stage *found = *at;
-
-        if (found->handle != stage2)
-            continue;
-        *at = found->next;
-        driver->hardware.free(driver->hardware.ctx, found->ranges, RANGES_BYTES);
-        free(found);
-        break;
-    }
-    return 0;
-}
-
-/* Writes a table entry, which hardware reads whole, and says so. */
-static int64_t set_entry(const struct driver *driver, uint32_t stream, const uint64_t entry[4],
-                         struct ViommuMessage *why)
-{
-    const uint64_t changed[COMMAND_WORDS] = {CHANGED | (uint64_t)stream << STREAM_SHIFT, 0};
-    int64_t failed;
-
-    if (stream >= STREAMS)
-        return refuse(why, ViommuRefusal_EINVAL, "the stream is beyond the table");
-    failed = store(driver, driver->table + (uint64_t)stream * ENTRY_BYTES, entry, why);
-    return failed ? failed : driver->hardware.issue(driver->hardware.ctx, changed, COMMAND_WORDS, why);
-}
-
 int64_t driver_attach(void *instance, uint32_t stream, uint32_t stage2, uint32_t tag, const struct ViommuEntryKey *key,
                       struct ViommuMessage *why)
 {
     const struct driver *driver = instance;
-    const struct stage *in = stage(driver, stage2);
+    const struct stage *in = find_stage(driver, stage2);
     uint64_t entry[4] = {0};
 
     (void)tag; /* no guest has domains of its own: it is the stage 2's */
@@ -341,7 +196,7 @@ int64_t driver_event(void *instance, struct ViommuHostEvent *event)
         set(driver, EVENT_HEAD, head | LOST);
         return 1;
     }
-    int64_t unread = load(driver, driver->events + head * EVENT_BYTES, words, EVENT_WORDS);
+    int64_t unread = load_words(driver, driver->events + head * EVENT_BYTES, words, EVENT_WORDS);
     set(driver, EVENT_HEAD, (head + 1) & INDEX);
     if (unread)
         return 1;

@@ -8,6 +8,9 @@ struct frontend {
     struct frame frame;
 };
 
+/* What is lent for an answer holds whatever was there: each slot begins with this. */
+static const struct ViommuEffects nothing;
+
 int64_t frontend_create(const struct ViommuRegister *registers, size_t count, void **instance,
                         struct ViommuMessage *why)
 {
@@ -45,6 +48,7 @@ int64_t frontend_write(void *instance, uint64_t offset, uint32_t size, uint64_t 
 {
     struct frontend *frontend = instance;
 
+    *effects = nothing;
     if (!frame_write(&frontend->frame, offset, size, value))
         return 0;
     switch (offset) {
@@ -96,6 +100,7 @@ int64_t frontend_fault(void *instance, ViommuGuestFault fault, struct ViommuEffe
     struct frontend *frontend = instance;
     uint32_t error = ERROR_ILLEGAL;
 
+    *effects = nothing;
     switch (fault) {
     case ViommuGuestFault_EVENT_ABORT:
         frontend->frame.value[EVENT_TAIL / 8] |= LOST;
@@ -117,6 +122,7 @@ int64_t frontend_fault(void *instance, ViommuGuestFault fault, struct ViommuEffe
 
 int64_t frontend_sync_done(void *instance, const uint64_t *command, size_t words, struct ViommuEffects *effects)
 {
+    *effects = nothing;
     if (words >= COMMAND_WORDS && command[0] & COMMAND_STORE) {
         effects->stores[0].gpa = command[1];
         effects->stores[0].len = 8;
@@ -132,6 +138,7 @@ int64_t frontend_event(void *instance, uint32_t virt_id, const uint64_t *record,
     struct frontend *frontend = instance;
     uint64_t place;
 
+    *effects = nothing;
     if (words < EVENT_WORDS)
         return -ViommuRefusal_EINVAL;
     place = frame_event_place(&frontend->frame);
@@ -150,7 +157,7 @@ int64_t frontend_event_lost(void *instance, struct ViommuEffects *effects)
 {
     struct frontend *frontend = instance;
 
-    (void)effects;
+    *effects = nothing;
     frontend->frame.value[EVENT_TAIL / 8] |= LOST;
     return 0;
 }

@@ -1,27 +1,8 @@
 /* The toy IOMMU in software. */
-#include "toy.h"
+#include "model.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum { PLACES = 1024, ALL_FEATURES = DEVICE_CACHE | STAGE2 };
-
-/* A page of a stream, cached (manual, 5). */
-struct place {
-    uint64_t page, output;
-    uint32_t tag, stream;
-    uint8_t permissions, stage, full;
-};
-
-struct model {
-    struct ViommuModelHostCalls host;
-    struct frame frame;
-    uint64_t features;
-    int atc, unanswered;
-    struct place tlb[PLACES], device[PLACES];
-    uint8_t silent[STREAMS];
-    struct ViommuCacheStats stats;
-};
 
 int64_t model_create(const struct ViommuModelHostCalls *host, const struct ViommuModelSetup *setup, void **instance,
                      struct ViommuMessage *why)
@@ -65,18 +46,6 @@ int64_t model_mmio_write(void *instance, uint64_t offset, uint32_t size, uint64_
 
     frame_write(&model->frame, offset, size, value);
     return 0;
-}
-
-/* Words of memory; 0 if it is not memory. */
-static int load(const struct model *model, uint64_t pa, uint64_t *words, int count)
-{
-    uint8_t bytes[32];
-
-    if (model->host.read(model->host.ctx, pa, bytes, 8 * (size_t)count) < 0)
-        return 0;
-    for (int word = 0; word < count; word++)
-        words[word] = load_word(bytes + 8 * word);
-    return 1;
 }
 
 /* Forgets what fits; a mask of zero means that anything fits. */
@@ -138,7 +107,7 @@ int64_t model_step(void *instance, uint32_t budget)
         uint64_t command[COMMAND_WORDS], index = frame_get(frame, HEAD) & INDEX;
         uint32_t error = ERROR_FETCH;
 
-        if (load(model, frame_get(frame, QUEUE) + index * COMMAND_BYTES, command, COMMAND_WORDS))
+        if (load_memory(model, frame_get(frame, QUEUE) + index * COMMAND_BYTES, command, COMMAND_WORDS))
             error = execute(model, command);
         if (error) {
             frame_stop(frame, error);
@@ -149,75 +118,6 @@ int64_t model_step(void *instance, uint32_t budget)
         done++;
     }
     return done;
-}
-
-/* Stage 2 of an address: its output and permissions; 0 if no range holds it. */
-static int second(const struct model *model, uint64_t ranges, uint64_t address, uint64_t *output, uint32_t *permissions)
-{
-    for (int index = 0; index < RANGES; index++) {
-        uint64_t range[4];
-
-        if (!load(model, ranges + (uint64_t)index * RANGE_BYTES, range, 4))
-            return 0;
-        if (range[3] & RANGE_VALID && address < INPUT_END && address - range[0] < range[2]) {
-            *output = range[1] + (address - range[0]);
-            *permissions = range[3] & RANGE_WRITE ? 3 : 1;
-            return 1;
-        }
-    }
-    return 0;
-}
-
-static void fault(struct ViommuAnswer *answer, uint32_t code, uint32_t stage, uint64_t ipa)
-{
-    *answer = (struct ViommuAnswer){
-        .status = ViommuStatus_FAULT, .fault = code, .stage = stage, .ipa = ipa, .leaf_log2 = 12};
-}
-
-/* Walks from an entry that translates; the answer is OK or FAULT. */
-static void walk(const struct model *model, const uint64_t entry[ENTRY_WORDS], const struct ViommuRequest *request,
-                 struct ViommuAnswer *answer)
-{
-    const int stage2 = (entry[0] & ENTRY_STAGE2) != 0;
-    uint64_t address = request->iova, leaf;
-    uint32_t granted = 3, needed = request->access & 3, more;
-
-    if (entry[0] & ENTRY_TABLE) {
-        uint64_t place = entry[1] + request->iova / PAGE * 8;
-
-        if (request->iova / PAGE >= PAGES) {
-            fault(answer, NO_PAGE, 1, 0);
-            return;
-        }
-        if (stage2 && !second(model, entry[2], place, &place, &more)) {
-            fault(answer, NO_RANGE, 2, entry[1] + request->iova / PAGE * 8);
-            return;
-        }
-        if (!load(model, place, &leaf, 1) || !(leaf & PAGE_VALID) || leaf & ~(ADDRESS | PAGE_VALID | PAGE_WRITE)) {
-            fault(answer, NO_PAGE, 1, 0);
-            return;
-        }
-        granted = leaf & PAGE_WRITE ? 3 : 1;
-        if (needed & ~granted) {
-            fault(answer, NO_PAGE, 1, 0);
-            return;
-        }
-        address = (leaf & ADDRESS) | (request->iova & (PAGE - 1));
-    }
-    if (stage2) {
-        uint64_t ipa = address;
-
-        if (!second(model, entry[2], ipa, &address, &more) || needed & ~more) {
-            fault(answer, NO_RANGE, 2, ipa);
-            return;
-        }
-        granted &= more;
-    }
-    *answer = (struct ViommuAnswer){.status = ViommuStatus_OK,
-                                    .stage = entry[0] & ENTRY_TABLE ? 1 : 2,
-                                    .output = address,
-                                    .permissions = granted,
-                                    .leaf_log2 = 12};
 }
 
 static struct place *place_of(struct place *places, uint32_t stream, uint64_t page)
@@ -255,34 +155,6 @@ static void fill(struct model *model, struct place *place, uint32_t tag, const s
                             .permissions = (uint8_t)answer->permissions,
                             .stage = (uint8_t)answer->stage,
                             .full = 1};
-}
-
-/* The entry of the request's stream: 0 if the answer is there already. */
-static int find_entry(const struct model *model, const struct ViommuRequest *request, uint64_t entry[ENTRY_WORDS],
-                      struct ViommuAnswer *answer)
-{
-    const struct ViommuAnswer identity = {.output = request->iova, .permissions = 3, .leaf_log2 = 12};
-
-    *answer = identity;
-    if (!(frame_get(&model->frame, CONTROL) & CONTROL_TRANSLATE)) {
-        answer->status = ViommuStatus_DISABLED;
-        return 0;
-    }
-    if (request->stream >= STREAMS || request->pasid != UINT32_MAX ||
-        !load(model, frame_get(&model->frame, TABLE) + (uint64_t)request->stream * ENTRY_BYTES, entry, ENTRY_WORDS)) {
-        fault(answer, BAD_ENTRY, 0, 0);
-        return 0;
-    }
-    if (!(entry[0] & ENTRY_VALID)) {
-        *answer = (struct ViommuAnswer){.status = ViommuStatus_ABORT, .leaf_log2 = 12};
-        return 0;
-    }
-    if (!entry_is_legal(entry, model->features)) {
-        fault(answer, BAD_ENTRY, 0, 0);
-        return 0;
-    }
-    answer->status = ViommuStatus_BYPASS;
-    return (entry[0] & (ENTRY_TABLE | ENTRY_STAGE2)) != 0;
 }
 
 static void answer_one(struct model *model, const struct ViommuRequest *request, struct ViommuAnswer *answer)
@@ -355,7 +227,7 @@ int64_t model_explain(void *instance, const struct ViommuRequest *request, struc
 
     if (find_entry(model, request, entry, &answer))
         walk(model, entry, request, &answer);
-    say(text, "stream %#x, entry %#llx %#llx %#llx: without caches status %u, output %#llx, fault %u", request->stream,
+    say(text, "stream 0x%x, entry 0x%llx 0x%llx 0x%llx: without caches status %u, output 0x%llx, fault %u", request->stream,
         (unsigned long long)entry[0], (unsigned long long)entry[1], (unsigned long long)entry[2],
         (unsigned)answer.status, (unsigned long long)answer.output, (unsigned)answer.fault);
     return 0;

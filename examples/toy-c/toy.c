@@ -3,7 +3,8 @@
  *   cd examples/toy-c
  *   cc -std=c11 -Wall -Wextra -Werror -shared -fPIC -I ../../plugins/sdk/include -o libtoy_plugin.so *.c
  *
- * toy.h has the bits, spec.c what several parts ask of them; frontend.c, codec.c, driver.c and model.c are the parts. */
+ * toy.h has the bits, spec.c what several parts ask of them; frontend.c, codec.c, driver.c (with tables.c) and model.c
+ * (with walk.c) are the parts. */
 #include "toy.h"
 
 #define TEXT(literal) {literal, sizeof literal - 1}

@@ -80,9 +80,13 @@ fn names_domains(plugin: &Plugin, shown: &[Register]) -> Result<bool, Verdict> {
     let codec = plugin.codec(shown)?;
     let ids = HostIds { tag: 1, streams: &[], domains: &[] };
     for command in Samples::generic(plugin, 1)?.commands {
-        let mut out = vec![0; 8 * command.len()];
-        if codec.rewrite(&command, Classes::NONE, ids, &mut out)?.local_domain > 0 {
-            return Ok(true);
+        // A granularity that has to be given is one of a few bits.
+        for bit in 0..64 * command.len() {
+            let (mut tried, mut out) = (command.clone(), vec![0; 8 * command.len()]);
+            tried[bit / 64] ^= 1 << (bit % 64);
+            if codec.rewrite(&tried, Classes::NONE, ids, &mut out)?.local_domain > 0 {
+                return Ok(true);
+            }
         }
     }
     Ok(false)

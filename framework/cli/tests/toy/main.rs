@@ -5,5 +5,4 @@
 
 mod conformance;
 mod plugins;
-mod replay;
 mod same;
