@@ -10,7 +10,7 @@ use crate::instance::{Instance, call};
 use crate::table::text;
 use viommu_plugin::abi::{HostIdTable, Text};
 use viommu_plugin::{Classes, Configuration, EntryKey, GuestMapping, GuestMemory, HostIds, Message, Rewritten};
-use viommu_plugin::{ShadowRange, TranslationMode, Walked};
+use viommu_plugin::{GuestTraits, ShadowRange, TranslationMode, Walked};
 
 /// Check and rewrite of command words: [`viommu_plugin::Codec`] in a plugin. Every method fails with a [`CallError`]
 /// if the plugin panics, panicked before, or answers what cannot be.
@@ -117,6 +117,18 @@ impl Codec {
         }
         let mode = call!(self.instance.codec_mode())?;
         answers::translation_mode(mode).map_err(|what| OutOfRange { slot: "codec_mode", what })
+    }
+
+    /// See [`viommu_plugin::Codec::traits`]. Bits that this host does not know are left out.
+    ///
+    /// # Errors
+    /// See [`Codec`].
+    pub fn traits(&self) -> Result<GuestTraits, CallError> {
+        if self.instance.table().entry.codec_traits.is_none() {
+            return Ok(GuestTraits(GuestTraits::INTERFACE));
+        }
+        let traits = call!(self.instance.codec_traits())? as u32;
+        Ok(GuestTraits(traits & (GuestTraits::INTERFACE | GuestTraits::WRITES_CONFIGURE)))
     }
 
     /// See [`viommu_plugin::Codec::shadow_range`].

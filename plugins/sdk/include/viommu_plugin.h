@@ -18,7 +18,7 @@
 /*
  Counts the slots appended since [`ABI_MAJOR`] began.
  */
-#define ViommuABI_MINOR 1
+#define ViommuABI_MINOR 2
 
 /*
  What a slot returns when the plugin panicked in this call (-EOWNERDEAD).
@@ -1606,6 +1606,11 @@ struct ViommuPluginEntry {
    `[control-thread]` See [`crate::Driver::hw_queue_destroy`].
    */
   int64_t (*driver_hw_queue_destroy)(void *instance, uint32_t queue, struct ViommuMessage *why);
+  /*
+   `[any-thread]` See [`crate::Codec::traits`]; it is the value returned. From ABI 2.2 on; null:
+   [`crate::GuestTraits::INTERFACE`].
+   */
+  int64_t (*codec_traits)(void *instance);
 };
 
 #endif  /* VIOMMU_PLUGIN_H */

@@ -33,7 +33,7 @@ pub use callbacks::*;
 /// Version of the table's layout that cannot be read by a host of another major version.
 pub const ABI_MAJOR: u32 = 2;
 /// Counts the slots appended since [`ABI_MAJOR`] began.
-pub const ABI_MINOR: u32 = 1;
+pub const ABI_MINOR: u32 = 2;
 /// What a slot returns when the plugin panicked in this call (-EOWNERDEAD).
 pub const PANICKED: i64 = -130;
 /// What a slot returns on an instance that panicked in an earlier call (-ENOTRECOVERABLE).
@@ -442,6 +442,9 @@ pub struct PluginEntry {
     /// `[control-thread]` See [`crate::Driver::hw_queue_destroy`].
     pub driver_hw_queue_destroy:
         Option<unsafe extern "C" fn(instance: *mut c_void, queue: u32, why: *mut Message) -> i64>,
+    /// `[any-thread]` See [`crate::Codec::traits`]; it is the value returned. From ABI 2.2 on; null:
+    /// [`crate::GuestTraits::INTERFACE`].
+    pub codec_traits: Option<unsafe extern "C" fn(instance: *mut c_void) -> i64>,
 }
 
 impl PluginEntry {

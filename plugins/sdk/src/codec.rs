@@ -228,6 +228,23 @@ impl Default for EntryKey {
     }
 }
 
+/// How the framework treats a guest beside its [`TranslationMode`]; a bit set.
+#[repr(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GuestTraits(pub u32);
+
+impl GuestTraits {
+    /// It is given a virtual interface ([`crate::Driver::interface_create`]), if the hardware has one.
+    pub const INTERFACE: u32 = 1;
+    /// No command of it comes by that would announce a changed table entry: a write to a page of
+    /// [`crate::Frontend::watched`] counts as the announcement of all entries in it.
+    pub const WRITES_CONFIGURE: u32 = 2;
+    /// Whether any of `bits` is set.
+    pub fn any(self, bits: u32) -> bool {
+        self.0 & bits != 0
+    }
+}
+
 /// How a guest's page tables reach the hardware.
 #[repr(transparent)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -319,6 +336,10 @@ pub trait Codec: Send + Sync + 'static {
     /// How a guest with these ID registers is served.
     fn mode(&self) -> TranslationMode {
         TranslationMode::NESTED
+    }
+    /// What else follows from them.
+    fn traits(&self) -> GuestTraits {
+        GuestTraits(GuestTraits::INTERFACE)
     }
 
     /// The scope of a command at which a rewrite stopped with [`Stop::SHADOW`].

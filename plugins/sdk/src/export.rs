@@ -132,6 +132,7 @@ impl PluginEntry {
             driver_interface_domain_clear: Some(driver::interface_domain_clear::<V::Driver>),
             driver_hw_queue_create: Some(driver::hw_queue_create::<V::Driver>),
             driver_hw_queue_destroy: Some(driver::hw_queue_destroy::<V::Driver>),
+            codec_traits: Some(codec::traits::<V::Codec>),
         }
     }
 }

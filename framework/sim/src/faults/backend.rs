@@ -201,6 +201,10 @@ impl Objects for FaultyBackend {
         self.inner.hw_queue_alloc(viommu, queue).await
     }
 
+    async fn interface_give(&self, viommu: u32) -> Result<(), Cause> {
+        self.inner.interface_give(viommu).await
+    }
+
     fn guest_page(&self, viommu: u32) -> Result<Option<Arc<dyn GuestPage>>, Cause> {
         self.inner.guest_page(viommu)
     }

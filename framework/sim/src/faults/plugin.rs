@@ -12,7 +12,7 @@ use viommu_plugin::{
     Classes, Codec, Configuration, Effects, EntryKey, Frontend, GuestFault, GuestMemory, GuestQueue, Hardware, HostIds,
     Lookup, Message, Mode, ModelConfig, ModelHost, Refusal, Register, Rewritten, Vendor, VendorInfo,
 };
-use viommu_plugin::{GuestMapping, ShadowRange, TranslationMode, Walked};
+use viommu_plugin::{GuestMapping, GuestTraits, ShadowRange, TranslationMode, Walked};
 
 thread_local! {
     /// A world is one thread, and so are its panics.
@@ -93,6 +93,9 @@ impl<P: Codec> Codec for Of<P> {
     }
     fn mode(&self) -> TranslationMode {
         self.part.mode()
+    }
+    fn traits(&self) -> GuestTraits {
+        self.part.traits()
     }
     fn shadow_range(&self, command: &[u64]) -> ShadowRange {
         call(self.machine, Part::Codec);

@@ -246,6 +246,14 @@ pub trait Objects: Send + Sync + 'static {
     /// HW_QUEUE_ALLOC.
     /// HW_QUEUE_ALLOC. The memory cannot be unmapped as long as hardware reads it.
     async fn hw_queue_alloc(&self, viommu: u32, queue: &HwQueueRequest) -> Result<u32, Cause>;
+    /// Gives the vIOMMU's guest a part of the hardware to drive itself, if there are such; freed with the vIOMMU.
+    ///
+    /// # Errors
+    /// ENOSPC if all are given.
+    async fn interface_give(&self, viommu: u32) -> Result<(), Cause> {
+        let _ = viommu;
+        Ok(())
+    }
     /// The registers of the hardware that this vIOMMU's guest may touch directly; `None` if there are none.
     ///
     /// # Errors

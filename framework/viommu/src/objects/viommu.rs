@@ -211,7 +211,8 @@ impl Viommu {
 
     /// The guest wrote to watched pages, and the write is in memory: streams that were not attached and whose entry is
     /// valid now are attached when this returns. How many. Nothing else happens: entries that were valid before change by
-    /// the guest's commands alone.
+    /// the guest's commands alone. Except for a guest whose commands go past the framework
+    /// ([`viommu_plugin::GuestTraits::WRITES_CONFIGURE`]): each stream with an entry in the pages does what it says now.
     ///
     /// # Errors
     /// If there is no frontend, or the hardware refused.

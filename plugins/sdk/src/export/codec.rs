@@ -50,6 +50,7 @@ shims! { Codec:
         0
     };
     shared fn mode() |this| i64::from(this.mode().0);
+    shared fn traits() |this| i64::from(this.traits().0);
     shared fn shadow_range(command: *const u64, words: usize, range: *mut ShadowRange) |this| {
         range.write(this.shadow_range(lent(command, words)));
         0

@@ -51,7 +51,8 @@ impl Direct {
         parent: u32,
         viommu: u32,
     ) -> Result<Option<VirtualInterface>, Cause> {
-        let interface = self.driver.lock().interface_create(graph.parent(parent)?.stage2)?;
+        let stage2 = graph.parent(parent)?.stage2;
+        let interface = self.exclusively(|driver| driver.interface_create(stage2))?;
         if let Some(interface) = interface {
             lock(&self.events.drain.interfaces).insert(interface.handle, viommu);
         }

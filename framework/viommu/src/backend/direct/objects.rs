@@ -105,9 +105,8 @@ impl Objects for Direct {
             return Err(Cause::Invalid(why));
         }
         let (id, abort, bypass) = (graph.reserve()?, graph.reserve()?, graph.reserve()?);
-        let interface = self.give_interface(&graph, parent, id)?;
         let (names, domains, queues) = Default::default();
-        let viommu = Viommu { parent, abort, bypass, names, event_queue: None, interface, queues, domains };
+        let viommu = Viommu { parent, abort, bypass, names, event_queue: None, interface: None, queues, domains };
         graph.publish(id, Object::Viommu(viommu), &[parent]);
         for (hwpt, kind) in [(abort, KeyKind::ABORT), (bypass, KeyKind::BYPASS)] {
             let key = EntryKey { kind, ..Default::default() };
@@ -115,6 +114,14 @@ impl Objects for Direct {
         }
         graph.parent_mut(parent)?.viommu = Some(id);
         Ok(ViommuAlloc { id, tag, abort, bypass })
+    }
+
+    async fn interface_give(&self, viommu: u32) -> Result<(), Cause> {
+        let mut graph = lock(&self.graph);
+        let &Viommu { parent, interface: None, .. } = graph.viommu(viommu)? else { return Ok(()) };
+        let interface = self.give_interface(&graph, parent, viommu)?;
+        graph.viommu_mut(viommu)?.interface = interface;
+        Ok(())
     }
 
     async fn device_bind(&self, stream: u32) -> Result<u32, Cause> {

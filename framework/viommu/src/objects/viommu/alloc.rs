@@ -13,7 +13,7 @@ use crate::simulation;
 use actix::WeakAddr;
 use arc_swap::ArcSwap;
 use std::sync::{Arc, OnceLock};
-use viommu_plugin::TranslationMode;
+use viommu_plugin::{GuestTraits, TranslationMode};
 use viommu_plugin_host::Codec;
 
 /// Welds a vIOMMU to a nesting parent. Fails if the parent carries one.
@@ -47,6 +47,9 @@ impl Operation for AllocViommu {
         // 2. The backend's object.
         let alloc = wait(change.backend().viommu_alloc(node.id))?;
         change.undo_by_destroy(alloc.id);
+        if codec.traits()?.any(GuestTraits::INTERFACE) {
+            wait(change.backend().interface_give(alloc.id))?;
+        }
         // 3. The data path. It asks for configuration changes by a message to an actor that does not exist yet.
         let actor: Arc<OnceLock<WeakAddr<Served<ViommuState>>>> = Arc::default();
         let (owner, shard) = shared.owner_and_shard(alloc.id)?;

@@ -1,5 +1,6 @@
 //! Changes of what a guest's table entries say, and the end of service.
 
+use super::WATCHED_LIMIT;
 use super::state::ViommuState;
 use crate::Cause;
 use crate::backend::ObjectKind;
@@ -11,7 +12,10 @@ use crate::seams::wait;
 use crate::{objects::Change, pipeline::Pipeline};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use viommu_plugin::{Configuration, GuestFault, KeyKind};
+use viommu_plugin::{Configuration, GuestFault, GuestTraits, KeyKind};
+
+/// Bytes of a watched page.
+const PAGE: u64 = 0x1000;
 
 /// The guest changed its table entries or its mode: every device in range is brought to what it says now.
 pub(super) struct Reconfigure(pub(super) ConfigRequest);
@@ -90,6 +94,9 @@ impl Operation for AttachLate {
             return Err(Cause::Invalid("this vIOMMU has no frontend: the VMM knows the entries".into()));
         }
         tracing::debug!(gpa = self.gpa, length = self.length, "the guest wrote to watched memory");
+        if state.facts.pipeline.codec().traits()?.any(GuestTraits::WRITES_CONFIGURE) {
+            return self.announce(state, change);
+        }
         let unattached: Vec<_> = state.unattached().collect();
         let mut attached = 0;
         for virt_id in unattached {
@@ -100,6 +107,22 @@ impl Operation for AttachLate {
             }
         }
         Ok(attached)
+    }
+}
+
+impl AttachLate {
+    /// For a guest whose commands nobody here sees: every device with an entry in the pages written is brought to what the
+    /// entry says now. How many of them were not attached before and are now.
+    fn announce(self, state: &mut ViommuState, change: &mut Change) -> Result<u32, Cause> {
+        let before = state.unattached().count();
+        for virt_id in state.slots.keys().copied().collect::<Vec<_>>() {
+            let pages = state.facts.pipeline.watched_pages(&[virt_id], WATCHED_LIMIT)?;
+            let last = self.gpa.saturating_add(self.length.saturating_sub(1));
+            if pages.iter().any(|&page| page <= last && self.gpa <= page.saturating_add(PAGE - 1)) {
+                state.refresh(virt_id, change)?;
+            }
+        }
+        Ok(before.saturating_sub(state.unattached().count()) as u32)
     }
 }
 
