@@ -22,8 +22,8 @@ use crate::spec::commands::{InvalidateDevice, InvalidateIommuPages, Opcode, span
 use allowed::Allowed;
 use std::slice::IterMut;
 use viommu_plugin::{
-    Classes, Codec, Configuration, EntryKey, GuestFault, GuestMapping, GuestMemory, HostIds, Message, Refusal,
-    Register, Rewritten, ShadowRange, Stop, TranslationMode, Walked,
+    Classes, Codec, Configuration, EntryKey, GuestFault, GuestMapping, GuestMemory, GuestTraits, HostIds, Message,
+    Refusal, Register, Rewritten, ShadowRange, Stop, TranslationMode, Walked,
 };
 
 /// The codec of one guest, fixed by the ID registers it is shown.
@@ -212,6 +212,12 @@ impl Codec for AmdCodec {
 
     fn mode(&self) -> TranslationMode {
         self.features.mode()
+    }
+
+    /// Hardware consumes what a guest with its own part says, INVALIDATE_DEVTAB_ENTRY too.
+    fn traits(&self) -> GuestTraits {
+        let own = GuestTraits::INTERFACE | GuestTraits::WRITES_CONFIGURE;
+        GuestTraits(if self.features.hw_viommu() { own } else { 0 })
     }
 
     fn shadow_range(&self, command: &[u64]) -> ShadowRange {

@@ -2,18 +2,21 @@
 
 mod bring_up;
 mod events;
+mod hw_viommu;
 mod invalidate;
 mod shown;
 
 use crate::spec::commands::{COMMAND_WORDS, InvalidateDevice, Opcode};
 use crate::spec::dte::{DteWord0, DteWord1, DteWord2};
 use crate::spec::registers::{CapabilityHeader, Control, Efr, Efr2, RingPointer, Status, offset};
+use crate::spec::viommu::GUEST_LINE;
 use crate::tables::{ABORT, DeviceTable, Dte, Geometry, HostTable, Step, physical_dte, plan};
 use events::EventLog;
+use hw_viommu::HwViommu;
 use std::collections::BTreeMap;
 use viommu_plugin::{
-    Driver, DriverInfo, EntryKey, Hardware, HostEvent, HostInvalidation, KeyKind, QueueFault, QueueFaultKind, Refusal,
-    Register, RingGeometry, TranslationMode,
+    Driver, DriverInfo, EntryKey, Hardware, HostEvent, HostInvalidation, HwQueueRequest, KeyKind, QueueFault,
+    QueueFaultKind, Refusal, Register, RingGeometry, TranslationMode, VirtualInterface,
 };
 
 /// What the physical IOMMU says of itself.
@@ -76,6 +79,8 @@ pub struct AmdDriver {
     next_table: u32,
     /// By DeviceID: devices that go through tables of a guest.
     attached: BTreeMap<u32, Attached>,
+    /// `None`: guests have no parts of their own.
+    own: Option<HwViommu>,
 }
 
 impl AmdDriver {
@@ -93,6 +98,18 @@ impl AmdDriver {
 
     fn ats(&self) -> bool {
         self.identity.header.iotlb_sup()
+    }
+
+    /// DeviceIDs that devices can have.
+    fn streams(&self) -> u32 {
+        hw_viommu::devices(self.own.as_ref(), self.devices.devices())
+    }
+
+    fn is_device(&self, stream: u32) -> Result<(), Refusal> {
+        if stream < self.streams() {
+            return Ok(());
+        }
+        Err(Refusal::new(Refusal::EINVAL, format!("DeviceID {stream:#x} is no device's")))
     }
 
     fn status(&self) -> Status {
@@ -175,8 +192,9 @@ impl Driver for AmdDriver {
                 running_bits: Status::new().with_cmd_buf_run(true).into_bits() as u32,
             },
             first_tag: 1,
-            last_tag: u16::MAX.into(),
-            streams: self.devices.devices(),
+            // The highest is the private address space's.
+            last_tag: u32::from(u16::MAX) - u32::from(self.own.is_some()),
+            streams: self.streams(),
             page_log2: 12,
             ipa_bits: self.geometry.input_bits(),
             ats: self.ats().into(),
@@ -214,7 +232,13 @@ impl Driver for AmdDriver {
 
     fn attach(&mut self, stream: u32, stage2: u32, tag: u32, key: &EntryKey) -> Result<(), Refusal> {
         self.check(key)?;
-        let target = physical_dte(key, self.table(stage2)?, domain_id(tag)?, self.ats());
+        self.is_device(stream)?;
+        if key.kind == KeyKind::TRANSLATE && !self.is_named_for(stream, stage2) {
+            let text = format!("DeviceID {stream:#x} has no number of the guest's, whose commands are to be about it");
+            return Err(Refusal::new(Refusal::EINVAL, text));
+        }
+        let mut target = physical_dte(key, self.table(stage2)?, domain_id(tag)?, self.ats());
+        target[3] = self.own.as_ref().map_or(0, |own| own.word3(stream));
         self.write_dte(stream, &target)?;
         let gv = DteWord0::from_bits(key.words[0]).gv();
         let tables = if gv { Tables::Nested } else { Tables::Shadowed };
@@ -228,6 +252,7 @@ impl Driver for AmdDriver {
     }
 
     fn detach(&mut self, stream: u32) -> Result<(), Refusal> {
+        self.is_device(stream)?;
         self.write_dte(stream, &ABORT)?;
         self.attached.remove(&stream);
         Ok(())
@@ -258,6 +283,48 @@ impl Driver for AmdDriver {
     }
 
     fn event(&mut self) -> Option<HostEvent> {
+        if let Some(event) = self.own.as_mut().and_then(HwViommu::next_event) {
+            return Some(event);
+        }
         self.events.next(&*self.hardware, self.control, &self.attached)
+    }
+
+    fn interrupt(&mut self, line: u32) {
+        if line == GUEST_LINE {
+            self.guests_interrupt();
+        }
+    }
+
+    fn interface_create(&mut self, stage2: u32) -> Result<VirtualInterface, Refusal> {
+        self.create_interface(stage2)
+    }
+
+    fn interface_destroy(&mut self, interface: u32) -> Result<(), Refusal> {
+        self.destroy_interface(interface)
+    }
+
+    fn interface_stream_set(&mut self, interface: u32, virt_id: u32, stream: u32) -> Result<(), Refusal> {
+        self.name_stream(interface, virt_id, stream)
+    }
+
+    fn interface_stream_clear(&mut self, interface: u32, virt_id: u32) -> Result<(), Refusal> {
+        self.unname_stream(interface, virt_id)
+    }
+
+    fn interface_domain_set(&mut self, interface: u32, domain: u32, tag: u32) -> Result<(), Refusal> {
+        self.set_domain(interface, domain, tag)
+    }
+
+    fn interface_domain_clear(&mut self, interface: u32, domain: u32) -> Result<(), Refusal> {
+        self.clear_domain(interface, domain)
+    }
+
+    /// The IOMMU translates a ring's address itself, so where it is does not matter.
+    fn hw_queue_create(&mut self, interface: u32, queue: &HwQueueRequest, _pa: u64) -> Result<u32, Refusal> {
+        self.create_queue(interface, queue)
+    }
+
+    fn hw_queue_destroy(&mut self, queue: u32) -> Result<(), Refusal> {
+        self.destroy_queue(queue)
     }
 }

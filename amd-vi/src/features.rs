@@ -91,8 +91,8 @@ impl Features {
         if self.efr.snp_sup() || self.efr2.sev_snp_io_sup() {
             return Some("EFR.SNPSup or EFR2.SEVSNPIOSup = 1: a vIOMMU does not offer SEV-SNP");
         }
-        if self.efr.viommu_sup() {
-            return Some("EFR.vIommuSup = 1: a guest gets no virtual functions of its own");
+        if self.efr.viommu_sup() && shadow {
+            return Some("EFR.vIommuSup = 1: the hardware vIOMMU is for guests with GCR3 tables alone");
         }
         // Fields that no driver here names, by their bits: DevTblSegSup, MarcSup.
         if self.efr.into_bits() & (3 << 38 | 3 << 42) != 0 {
@@ -101,7 +101,18 @@ impl Features {
         None
     }
 
-    /// The ID registers with their offsets, as a guest reads them.
+    /// Whether the guest drives a part of the IOMMU itself. Says EFR.vIommuSup, which the guest itself reads as 0: it has no
+    /// guests to give parts to, and need not know that it is one.
+    pub fn hw_viommu(&self) -> bool {
+        self.efr.viommu_sup()
+    }
+
+    /// EFR as the guest reads it.
+    pub fn guest_efr(&self) -> Efr {
+        self.efr.with_viommu_sup(false)
+    }
+
+    /// The ID registers with their offsets, as they are handed in.
     pub fn registers(&self) -> [Register; 3] {
         [
             Register { offset: offset::EFR, value: self.efr.into_bits() },
@@ -177,7 +188,14 @@ mod tests {
             (Features { efr: own.efr.with_gats(2), ..own }, "GATS"),
             (Features { efr: own.efr.with_glx_sup(3), ..own }, "GLXSup"),
             (Features { efr: own.efr.with_snp_sup(true), ..own }, "SNPSup"),
-            (Features { efr: own.efr.with_viommu_sup(true), ..own }, "vIommuSup"),
+            (
+                Features {
+                    header: own.header.with_np_cache(true),
+                    efr: own.efr.with_gt_sup(false).with_viommu_sup(true),
+                    ..own
+                },
+                "vIommuSup",
+            ),
             (Features { efr: Efr::from_bits(own.efr.into_bits() | 1 << 38), ..own }, "DevTblSegSup"),
             (Features { efr: Efr::from_bits(own.efr.into_bits() | 1 << 43), ..own }, "MarcSup"),
             (Features { efr2: own.efr2.with_sev_snp_io_sup(true), ..own }, "SEVSNPIOSup"),

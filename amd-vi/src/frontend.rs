@@ -5,6 +5,7 @@
 
 mod device_table;
 mod event_log;
+mod hw_viommu;
 mod saved;
 
 use crate::features::Features;
@@ -13,11 +14,12 @@ use crate::spec::events::EventCode;
 use crate::spec::registers::{
     CAPABILITY_HEADER, Control, DeviceTableBase, RingBase, RingPointer, Status, offset, register_name,
 };
+use crate::spec::viommu::{GUEST_PAGE, PAGE};
 use event_log::EventLog;
 use std::fmt::Write;
 use viommu_plugin::{
-    Actions, Effects, Frontend, GuestFault, GuestMemory, GuestQueue, Lookup, Message, Mode, QueueState, Refusal,
-    Register,
+    Actions, Effects, Frontend, GuestFault, GuestMemory, GuestQueue, HwQueueRequest, Lookup, Message, Mode, QueueState,
+    Refusal, Register,
 };
 
 /// The interrupt of the IOMMU itself: event log and completion wait, as the recordings number it.
@@ -47,6 +49,8 @@ const PLAIN: [u64; 14] = [
 const MSI_FIRST: u64 = offset::MSI_ADDRESS_LOW - 4;
 /// The doubleword of MSI_ADDRESS_HIGH and MSI_DATA.
 const MSI_SECOND: u64 = offset::MSI_ADDRESS_HIGH;
+/// End of the page that is the hardware's own, if the guest drives its part itself.
+const GUEST_PAGE_END: u64 = GUEST_PAGE + PAGE;
 
 /// One guest's IOMMU, as its registers describe it.
 #[derive(Debug, Clone)]
@@ -112,7 +116,9 @@ impl AmdFrontend {
             offset::COMMAND_BASE => self.command_base.into_bits(),
             offset::EVENT_BASE => self.events.base.into_bits(),
             offset::CONTROL => self.control.into_bits(),
-            offset::EFR => self.features.efr.into_bits(),
+            offset::EFR => self.features.guest_efr().into_bits(),
+            // The hardware's own page: no access to it comes here.
+            GUEST_PAGE..GUEST_PAGE_END if self.features.hw_viommu() => 0,
             offset::EFR2 => self.features.efr2.into_bits(),
             offset::COMMAND_HEAD => self.command_head.into_bits(),
             offset::COMMAND_TAIL => self.command_tail.into_bits(),
@@ -127,6 +133,7 @@ impl AmdFrontend {
     /// Writes one register, all of it; which [`Actions`] follow.
     fn set_register(&mut self, at: u64, value: u64) -> u32 {
         match at {
+            GUEST_PAGE..GUEST_PAGE_END if self.features.hw_viommu() => {}
             offset::DEVICE_TABLE_BASE => {
                 self.device_table = value.into();
                 return Actions::RECONFIGURE;
@@ -221,7 +228,8 @@ impl Frontend for AmdFrontend {
 
     fn write(&mut self, at: u64, size: u32, value: u64) -> Effects {
         let doubleword = at & !7;
-        let actions = match size {
+        let asked = self.rings();
+        let mut actions = match size {
             8 if at.is_multiple_of(8) => self.set_register(at, value),
             // What a 1 clears is not written back.
             4 if doubleword == offset::STATUS && at.is_multiple_of(4) => {
@@ -234,6 +242,9 @@ impl Frontend for AmdFrontend {
             }
             _ => 0,
         };
+        if self.rings() != asked {
+            actions |= Actions::HW_QUEUES;
+        }
         Effects { actions: Actions(actions), ..Effects::default() }
     }
 
@@ -243,7 +254,7 @@ impl Frontend for AmdFrontend {
         let entries = 1 << self.command_base.length();
         let (head, tail) = (u32::from(self.command_head.index()), u32::from(self.command_tail.index()));
         let wrong = self.command_base.length() < RingBase::LENGTH_LEAST || head >= entries || tail >= entries;
-        let state = match (self.commands_enabled(), self.stopped) {
+        let state = match (self.commands_enabled() && !self.features.hw_viommu(), self.stopped) {
             (false, _) => QueueState::DISABLED,
             (true, true) => QueueState::STOPPED,
             (true, false) => QueueState::RUNNING,
@@ -304,14 +315,18 @@ impl Frontend for AmdFrontend {
         effects
     }
 
+    /// A guest with a log of its own is only told that there is something in it: what is, hardware wrote.
     fn event(&mut self, virt_id: u32, record: &[u64]) -> Effects {
+        if self.features.hw_viommu() {
+            return self.own_ring_event(virt_id, record);
+        }
         let word = |at: usize| record.get(at).copied().unwrap_or(0);
         self.log([word(0) & !0xffff | u64::from(virt_id as u16), word(1)])
     }
 
     fn event_lost(&mut self) -> Effects {
         let mut effects = Effects::default();
-        if self.status().event_log_run() {
+        if !self.features.hw_viommu() && self.status().event_log_run() {
             self.events.stopped = true;
             self.status.set_event_overflow(true);
             Self::interrupt(self.control.event_int_en(), &mut effects);
@@ -347,6 +362,22 @@ impl Frontend for AmdFrontend {
                 write!(text, "CONTROL bits {bits:#x} (second logs, device table segments, MARC) were not offered")
             }
         };
+    }
+
+    fn watched(&self, _memory: &dyn GuestMemory, streams: &[u32], from: u32, out: &mut [u64]) -> u32 {
+        if self.features.hw_viommu() { device_table::pages(self.device_table, streams, from, out) } else { 0 }
+    }
+
+    fn hw_queues(&self, queues: &mut [HwQueueRequest]) -> usize {
+        let asked = self.rings().into_iter().flatten();
+        let mut count = 0;
+        for ring in asked {
+            if let Some(slot) = queues.get_mut(count) {
+                *slot = ring;
+            }
+            count += 1;
+        }
+        count
     }
 
     fn save(&self) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! Taking over an IOMMU.
 
 use super::events::EventLog;
-use super::{AmdDriver, Identity, Ring};
+use super::{AmdDriver, Identity, Ring, hw_viommu};
 use crate::spec::commands::{COMMAND_BYTES, CompletionWait, InvalidateIommuAll, Opcode};
 use crate::spec::events::EVENT_BYTES;
 use crate::spec::registers::{CAPABILITY_HEADER, CapabilityHeader, Control, RingBase, RingPointer, Status, offset};
@@ -72,6 +72,12 @@ pub(super) fn take_over(hardware: Box<dyn Hardware>) -> Result<AmdDriver, Refusa
     }
     setup.invalidate_all()?;
     let geometry = Geometry::new(identity.efr);
+    let mut own = None;
+    if identity.efr.viommu_sup() && identity.nests() {
+        (own, control) = hw_viommu::bring_up(&*hardware, &devices, geometry, control, || setup.invalidate_all())?;
+    }
+    // Offered and not kept, or of no use.
+    identity.efr.set_viommu_sup(own.is_some());
     Ok(AmdDriver {
         hardware,
         identity,
@@ -83,6 +89,7 @@ pub(super) fn take_over(hardware: Box<dyn Hardware>) -> Result<AmdDriver, Refusa
         tables: BTreeMap::new(),
         next_table: 1,
         attached: BTreeMap::new(),
+        own,
     })
 }
 
@@ -131,11 +138,13 @@ impl Setup<'_> {
     fn invalidate_all(&self) -> Result<(), Refusal> {
         let all = InvalidateIommuAll::new().with_opcode(Opcode::INVALIDATE_IOMMU_ALL.0).words();
         let wait = CompletionWait::new().with_opcode(Opcode::COMPLETION_WAIT.0).words();
-        for (index, command) in [all, wait].iter().enumerate() {
+        let mut next = RingPointer::from_bits(self.hardware.mmio_read(offset::COMMAND_TAIL, 8)).index();
+        for command in [all, wait] {
             let bytes: Vec<u8> = command.iter().flat_map(|word| word.to_le_bytes()).collect();
-            self.hardware.write(self.commands.entry(index as u16), &bytes).map_err(broken)?;
+            self.hardware.write(self.commands.entry(next), &bytes).map_err(broken)?;
+            next = self.commands.next(next);
         }
-        let end = RingPointer::new().with_index(2);
+        let end = RingPointer::new().with_index(next);
         self.hardware.mmio_write(offset::COMMAND_TAIL, 4, end.into_bits());
         let head = || RingPointer::from_bits(self.hardware.mmio_read(offset::COMMAND_HEAD, 8));
         self.poll(|status| head() == end || !status.cmd_buf_run(), "the first commands are not consumed")?;

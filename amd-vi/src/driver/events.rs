@@ -3,6 +3,7 @@
 use super::{Attached, Ring, Tables};
 use crate::spec::events::{EVENT_BYTES, EVENT_WORDS, EventCode, EventWord0, flags};
 use crate::spec::registers::{Control, RingPointer, Status, offset};
+use crate::spec::viommu::{GUESTS, translate_device};
 use std::collections::{BTreeMap, VecDeque};
 use viommu_plugin::{EventOwner, Hardware, HostEvent, QueueFaultKind};
 
@@ -142,9 +143,14 @@ fn classify(words: [u64; EVENT_WORDS], attached: Option<Attached>) -> HostEvent 
     }
     let mut record = [0; 8];
     record[..EVENT_WORDS].copy_from_slice(&[own.into_bits(), words[1]]);
+    let device = match EventCode(word0.code()) {
+        // Names a GuestID.
+        EventCode::VIOMMU_HARDWARE_ERROR => translate_device(word0.device_id().min(GUESTS - 1)),
+        _ => word0.device_id(),
+    };
     HostEvent {
         owner: if guests { EventOwner::GUEST } else { EventOwner::HOST },
-        stream: word0.device_id().into(),
+        stream: device.into(),
         code: word0.code().into(),
         words: EVENT_WORDS as u32,
         record,

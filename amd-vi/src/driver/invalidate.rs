@@ -28,6 +28,11 @@ fn pages(tag: u32, (s, address): (bool, u64)) -> InvalidateIommuPages {
         .with_address(address)
 }
 
+/// Forgets all translations of a domain.
+pub(super) fn everything(domain: u16) -> [u64; COMMAND_WORDS] {
+    pages(domain.into(), encode_span(0, ALL_LOG2)).words()
+}
+
 /// S and address of the smallest power of two that covers the range; everything, if there is no such range.
 fn covering(address: u64, length: u64) -> (bool, u64) {
     let Some(last) = length.checked_sub(1).and_then(|more| address.checked_add(more)) else {

@@ -28,7 +28,8 @@ impl Identity {
                     .with_eph_sup(host.eph_sup())
                     .with_gats(host.gats().min(1))
                     .with_glx_sup(host.glx_sup().min(2))
-                    .with_pas_max(host.pas_max().min(PASID_BITS)),
+                    .with_pas_max(host.pas_max().min(PASID_BITS))
+                    .with_viommu_sup(host.viommu_sup()),
                 efr2: Efr2::new().with_gcr3_trp_mode(true),
             },
             TranslationMode::SHADOW => Features {

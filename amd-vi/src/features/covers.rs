@@ -48,6 +48,7 @@ impl Features {
                 at_least("EFR.GTSup", s.gt_sup(), h.gt_sup()),
                 at_least("EFR.GIoSup", s.gio_sup(), h.gio_sup()),
                 at_least("EFR2.GCR3TRPMode", shown.efr2.gcr3_trp_mode(), self.efr2.gcr3_trp_mode()),
+                at_least("EFR.vIommuSup", s.viommu_sup(), h.viommu_sup()),
                 at_least("EFR.NXSup", s.nx_sup(), h.nx_sup()),
                 at_least("EFR.GATS", s.gats(), h.gats()),
                 at_least("EFR.GLXSup", s.glx_sup(), h.glx_sup()),

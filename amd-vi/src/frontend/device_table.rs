@@ -2,6 +2,8 @@
 
 use crate::spec::dte::{DTE_BYTES, DTE_WORDS};
 use crate::spec::registers::DeviceTableBase;
+use crate::spec::viommu::PAGE;
+use std::collections::BTreeSet;
 use viommu_plugin::{GuestMemory, Lookup};
 
 /// Reads the DTE of `device` into `dte`.
@@ -18,4 +20,12 @@ pub(super) fn lookup(base: DeviceTableBase, memory: &dyn GuestMemory, device: u3
         *to = u64::from_le_bytes(*from);
     }
     Lookup::FOUND
+}
+
+/// The pages that hold the DTEs of `devices`, ascending, without the first `from`; how many were written.
+pub(super) fn pages(base: DeviceTableBase, devices: &[u32], from: u32, out: &mut [u64]) -> u32 {
+    let at = |device: &u32| Some(u64::from(*device) * DTE_BYTES).filter(|at| *at < base.bytes());
+    let pages: BTreeSet<u64> = devices.iter().filter_map(at).map(|at| (base.address() + at) & !(PAGE - 1)).collect();
+    let some = pages.into_iter().skip(from as usize);
+    out.iter_mut().zip(some).map(|(slot, page)| *slot = page).count() as u32
 }

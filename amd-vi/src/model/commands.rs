@@ -4,19 +4,26 @@ use super::Iommu;
 use super::tlb::{NO_PASID, Range};
 use crate::spec::commands::{
     COMMAND_BYTES, COMMAND_WORDS, CompletionWait, InvalidateDevice, InvalidateIommuPages, InvalidateIotlbPages, Opcode,
-    span,
+    ResetVmmio, span,
 };
 use crate::spec::events::EventCode;
 use crate::spec::registers::Status;
 
 /// Why a command is not done.
-enum Undone {
+pub(super) enum Undone {
     /// It stops the command buffer with this event.
     Error(EventCode),
-    /// It is done without its effect, and the command buffer stops behind it: a device did not answer in time.
-    TimedOut,
+    /// It is done without its effect, and the command buffer stops behind it: this device did not answer in time.
+    TimedOut(u16),
     /// A device has not answered, and CONTROL.InvTimeOut lets it take for ever: the command is tried again.
     Waits,
+}
+
+impl Undone {
+    /// The same of a device by another number.
+    pub(super) fn about(self, device: u16) -> Self {
+        if let Self::TimedOut(_) = self { Self::TimedOut(device) } else { self }
+    }
 }
 
 impl Iommu {
@@ -29,13 +36,14 @@ impl Iommu {
             }
             let address = ring.entry(head);
             let outcome = match self.fetch(address) {
-                Some(command) => self.execute(command, address),
+                Some(command) => self.execute(command),
                 None => Err(Undone::Error(EventCode::COMMAND_HARDWARE_ERROR)),
             };
             match outcome {
                 Ok(()) => self.registers.set_command_head(ring.next(head)),
                 Err(Undone::Waits) => return consumed,
-                Err(Undone::TimedOut) => {
+                Err(Undone::TimedOut(device)) => {
+                    self.log_command(EventCode::IOTLB_INV_TIMEOUT, device, address);
                     self.registers.set_command_head(ring.next(head));
                     self.registers.stop_commands();
                     return consumed + 1;
@@ -50,24 +58,31 @@ impl Iommu {
         budget
     }
 
-    fn fetch(&self, address: u64) -> Option<[u64; COMMAND_WORDS]> {
+    /// The command at a physical address.
+    pub(super) fn fetch(&self, address: u64) -> Option<[u64; COMMAND_WORDS]> {
         let mut bytes = [0; COMMAND_BYTES as usize];
         self.host.read(address, &mut bytes).ok()?;
         let both = u128::from_le_bytes(bytes);
         Some([both as u64, (both >> 64) as u64])
     }
 
-    /// One command. Reserved bits are ignored; commands that a missing feature would offer are illegal.
-    fn execute(&mut self, words: [u64; COMMAND_WORDS], address: u64) -> Result<(), Undone> {
-        let (opcode, efr) = (Opcode::of(words[0]), self.identity.efr);
-        let offered = match opcode {
+    /// Whether the features offer a command, where it takes one.
+    pub(super) fn is_offered(&self, opcode: Opcode) -> bool {
+        let efr = self.identity.efr;
+        match opcode {
             Opcode::INVALIDATE_IOTLB_PAGES => self.identity.header.iotlb_sup(),
             Opcode::PREFETCH_IOMMU_PAGES => efr.pref_sup(),
             Opcode::COMPLETE_PPR_REQUEST => efr.ppr_sup(),
             Opcode::INVALIDATE_IOMMU_ALL => efr.ia_sup(),
+            Opcode::RESET_VMMIO => efr.viommu_sup(),
             _ => true,
-        };
-        if !offered {
+        }
+    }
+
+    /// One command. Reserved bits are ignored; commands that a missing feature would offer are illegal.
+    fn execute(&mut self, words: [u64; COMMAND_WORDS]) -> Result<(), Undone> {
+        let opcode = Opcode::of(words[0]);
+        if !self.is_offered(opcode) {
             return Err(Undone::Error(EventCode::ILLEGAL_COMMAND_ERROR));
         }
         match opcode {
@@ -75,11 +90,17 @@ impl Iommu {
             Opcode::INVALIDATE_DEVTAB_ENTRY => self.devices.forget(InvalidateDevice::from_words(words).device_id()),
             Opcode::INVALIDATE_IOMMU_PAGES => self.invalidate_pages(InvalidateIommuPages::from_words(words)),
             Opcode::INVALIDATE_IOTLB_PAGES => {
-                return self.invalidate_iotlb(InvalidateIotlbPages::from_words(words), address);
+                return self.invalidate_iotlb(InvalidateIotlbPages::from_words(words));
             }
             Opcode::INVALIDATE_IOMMU_ALL => {
                 self.tlb.clear();
                 self.devices.clear();
+            }
+            Opcode::RESET_VMMIO => {
+                let command = ResetVmmio::from_words(words);
+                if !self.guests.reset(command.guest_id(), command.all(), command.vcmd()) {
+                    return Err(Undone::Error(EventCode::ILLEGAL_COMMAND_ERROR));
+                }
             }
             // Interrupts are not remapped here; a hint that nothing has to follow; page requests are never made.
             Opcode::INVALIDATE_INTERRUPT_TABLE | Opcode::PREFETCH_IOMMU_PAGES | Opcode::COMPLETE_PPR_REQUEST => {}
@@ -89,7 +110,7 @@ impl Iommu {
     }
 
     /// PDE only spares caches of page directories, of which there are none.
-    fn invalidate_pages(&mut self, command: InvalidateIommuPages) {
+    pub(super) fn invalidate_pages(&mut self, command: InvalidateIommuPages) {
         let range = Range::new(span(command.s(), command.address()));
         match command.gn() {
             true => self.tlb.guest_pages(command.domain_id(), command.pasid(), range),
@@ -97,15 +118,14 @@ impl Iommu {
         }
     }
 
-    /// A device that does not answer in time is logged, and the buffer stops: it has not forgotten.
-    fn invalidate_iotlb(&mut self, command: InvalidateIotlbPages, address: u64) -> Result<(), Undone> {
+    /// A device that does not answer in time stops the buffer: it has not forgotten.
+    pub(super) fn invalidate_iotlb(&mut self, command: InvalidateIotlbPages) -> Result<(), Undone> {
         let device = u32::from(command.device_id());
         if self.unresponsive.contains(&device) {
             if self.registers.control().inv_timeout() == 0 {
                 return Err(Undone::Waits);
             }
-            self.log_command(EventCode::IOTLB_INV_TIMEOUT, command.device_id(), address);
-            return Err(Undone::TimedOut);
+            return Err(Undone::TimedOut(command.device_id()));
         } else if let Some(atc) = &mut self.atc {
             let pasid = if command.gn() { command.pasid() } else { NO_PASID };
             atc.invalidate(device, pasid, Range::new(span(command.s(), command.address())));

@@ -5,7 +5,7 @@ use super::identity::Identity;
 use super::registers::Registers;
 use super::tlb::Hint;
 use super::walk::{Guest, Host};
-use crate::spec::dte::{DTE_BYTES, DTE_WORDS, DteWord0, DteWord1, DteWord2, gcr3_table};
+use crate::spec::dte::{DTE_BYTES, DTE_WORDS, DteWord0, DteWord1, DteWord2, DteWord3, gcr3_table};
 use crate::spec::events::flags;
 use rustc_hash::FxHashMap;
 use viommu_plugin::ModelHost;
@@ -28,6 +28,8 @@ pub(crate) struct Context {
     pub(crate) hint: Hint,
     /// I: the device may cache translations.
     pub(crate) ats: bool,
+    /// vImuEn: GuestID and GDeviceID.
+    pub(crate) own: Option<(u16, u16)>,
     /// SA: page faults are not logged.
     pub(crate) quiet: bool,
     /// IR and IW.
@@ -88,6 +90,7 @@ impl Lookup<'_> {
         if word0.mode() > self.identity.host_levels() {
             return Err(Fault::entry(code::MODE, if word0.mode() > DteWord0::MODE_MOST { flags::RZ } else { 0 }));
         }
+        let word3 = DteWord3::from(words[3]);
         let guest = match word0.gv() {
             true => Some(self.guest(word0, word1, words[2].into())?),
             false => None,
@@ -96,6 +99,7 @@ impl Lookup<'_> {
             domain: word1.domain_id(),
             hint: Hint::default(),
             ats: word1.i() && self.identity.header.iotlb_sup(),
+            own: word3.vimu_en().then(|| (word3.guest_id(), word3.guest_device_id())),
             quiet: word1.sa(),
             permissions: u8::from(word0.ir()) | u8::from(word0.iw()) << 1,
             host: Host { table: word0.host_table(), levels: word0.mode() },

@@ -24,6 +24,8 @@
 //! - INVALIDATE_IOMMU_PAGES without GN drops all combined (nested) entries of its domain.
 //! - INVALIDATE_IOTLB_PAGES without GN makes a device forget what it holds for PASIDs too: a host does not know a guest's.
 //!
+//! With EFR.vIommuSup (not the model's own) it also has the hardware vIOMMU, see `viommu`.
+//!
 //! Not modelled: not-present entries are never cached (whatever NpCache says), hardware updates of accessed and dirty
 //! bits, interrupt remapping, page requests, exclusion ranges, device table segments, SNP, DTE.SE, privileged requests
 //! (guest tables need US=1), PASID bits 19:16 of INVALIDATE_IOTLB_PAGES.
@@ -38,6 +40,7 @@ mod registers;
 mod report;
 mod ring;
 mod tlb;
+mod viommu;
 mod walk;
 
 pub use fault::code;
@@ -50,6 +53,7 @@ use identity::Identity;
 use registers::Registers;
 use rustc_hash::FxHashSet;
 use tlb::{NO_PASID, Tlb};
+use viommu::Guests;
 use viommu_cache::Translation;
 use viommu_plugin::{Answer, CacheStats, Message, Model, ModelConfig, ModelHost, Refusal, Request, Status};
 use walk::Walker;
@@ -71,6 +75,7 @@ pub struct Iommu {
     /// `None`: devices cache nothing.
     atc: Option<Atc>,
     stats: CacheStats,
+    guests: Guests,
     /// Devices that answer no INVALIDATE_IOTLB_PAGES.
     unresponsive: FxHashSet<u32>,
 }
@@ -87,6 +92,7 @@ impl Iommu {
         Ok(Self {
             host,
             registers: Registers::new(&identity),
+            guests: Guests::new(identity.efr.viommu_sup()),
             identity,
             devices: Devices::default(),
             tlb: Tlb::new(capacity),
@@ -178,8 +184,7 @@ impl Iommu {
     #[inline(never)]
     fn refuse(&mut self, fault: Fault, request: &Request, context: Option<&Context>) -> Answer {
         if request.flags & Request::SPECULATIVE == 0 {
-            let (domain, quiet) = context.map_or((0, false), |context| (context.domain, context.quiet));
-            self.log_fault(&fault, request, domain, quiet);
+            self.log_fault(&fault, request, context);
         }
         fault.answer()
     }
@@ -233,16 +238,32 @@ impl Model for Iommu {
     fn mmio_read(&mut self, offset: u64, size: u32) -> u64 {
         match (offset, size) {
             (CAPABILITY_HEADER, 4) => self.identity.header.into_bits().into(),
+            _ if Self::is_guests(offset) => self.read_guests(offset, size),
             _ => self.registers.read(offset, size),
         }
     }
 
     fn mmio_write(&mut self, offset: u64, size: u32, value: u64) {
-        self.registers.write(offset, size, value);
+        if Self::is_guests(offset) {
+            self.write_guests(offset, size, value);
+        } else {
+            self.registers.write(offset, size, value);
+        }
     }
 
+    /// Every buffer in turn, one command each: the host's, then the guests'. Counts turns, so that the host's buffer never
+    /// takes more than what is returned.
     fn step(&mut self, budget: u32) -> u32 {
-        self.consume(budget)
+        for turn in 0..budget {
+            if !self.guests.have_work() {
+                return turn + self.consume(budget - turn);
+            }
+            let own = self.consume(1) > 0;
+            if !self.step_guests() && !own {
+                return turn;
+            }
+        }
+        budget
     }
 
     fn translate(&mut self, requests: &[Request], answers: &mut [Answer]) -> usize {
@@ -270,6 +291,7 @@ impl Model for Iommu {
 
     fn reset(&mut self) {
         self.registers = Registers::new(&self.identity);
+        self.guests = Guests::new(self.identity.efr.viommu_sup());
         self.devices.clear();
         self.tlb.clear();
         if let Some(atc) = &mut self.atc {

@@ -31,7 +31,10 @@ impl Registers {
     pub(crate) fn new(identity: &Identity) -> Self {
         let features = Control::new()
             .with_gt_en(identity.efr.gt_sup())
-            .with_gcr3_trp_mode(identity.efr.gt_sup() && identity.efr2.gcr3_trp_mode());
+            .with_gcr3_trp_mode(identity.efr.gt_sup() && identity.efr2.gcr3_trp_mode())
+            .with_vcmd_en(identity.efr.viommu_sup())
+            .with_viommu_en(identity.efr.viommu_sup())
+            .with_gst_buffer_trp_mode(identity.efr.viommu_sup());
         let mut low = [0; (WINDOW / 8) as usize];
         low[(offset::EFR / 8) as usize] = identity.efr.into();
         low[(offset::EFR2 / 8) as usize] = identity.efr2.into();

@@ -1,8 +1,8 @@
 //! What the IOMMU tells software: event log entries, and its interrupt.
 
-use super::Iommu;
 use super::fault::Fault;
-use crate::spec::events::{EVENT_BYTES, EVENT_WORDS, EventCode, EventWord0};
+use super::{Context, Iommu};
+use crate::spec::events::{EVENT_BYTES, EVENT_WORDS, EventCode, EventWord0, flags};
 use crate::spec::registers::Status;
 use viommu_plugin::Request;
 
@@ -10,10 +10,20 @@ use viommu_plugin::Request;
 const LINE: u32 = 0;
 
 impl Iommu {
-    /// Logs a refused request of a device whose entry says `domain`, and `quiet`: page faults are not logged (SA).
-    pub(super) fn log_fault(&mut self, fault: &Fault, request: &Request, domain: u16, quiet: bool) {
-        if !(quiet && fault.event == EventCode::IO_PAGE_FAULT) {
-            self.log(fault.record(request, domain));
+    /// Logs a refused request in its device's context: page faults are not logged with SA, and what a guest's own tables
+    /// refused goes to the guest's log, if it has one.
+    pub(super) fn log_fault(&mut self, fault: &Fault, request: &Request, context: Option<&Context>) {
+        let (domain, quiet) = context.map_or((0, false), |context| (context.domain, context.quiet));
+        let page = fault.event == EventCode::IO_PAGE_FAULT;
+        if quiet && page {
+            return;
+        }
+        let record = fault.record(request, domain);
+        let word0 = EventWord0::from(record[0]);
+        let guests = word0.flags() & flags::GN != 0 && (page || fault.event == EventCode::INVALID_DEVICE_REQUEST);
+        match context.and_then(|context| context.own).filter(|(guest, _)| guests && self.has_own_log(*guest)) {
+            Some((guest, device)) => self.log_guest(guest, [word0.with_device_id(device).into(), record[1]]),
+            None => self.log(record),
         }
     }
 

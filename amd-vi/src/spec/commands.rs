@@ -224,6 +224,24 @@ command! {
 }
 
 command! {
+    /// RESET_VMMIO (out-of-tree drivers).
+    ResetVmmio {
+        /// GuestID.
+        pub guest_id: u16,
+        #[bits(12)] __: u16,
+        /// All: all registers of the guest. A public header has it one bit lower.
+        pub all: bool,
+        #[bits(2)] __: u8,
+        /// vCmd: the state of its command buffer too.
+        pub vcmd: bool,
+        #[bits(28)] __: u32,
+        /// [`Opcode::RESET_VMMIO`].
+        #[bits(4)] pub opcode: u8,
+        __: u64,
+    }
+}
+
+command! {
     /// INVALIDATE_IOMMU_ALL.
     InvalidateIommuAll {
         #[bits(60)] __: u64,

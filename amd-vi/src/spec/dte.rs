@@ -127,10 +127,10 @@ pub struct DteWord3 {
     __: u16,
     /// vImuEn: the device belongs to a guest of the hardware vIOMMU.
     pub vimu_en: bool,
-    /// GuestID.
-    pub guest_id: u16,
-    /// GuestDeviceID: the number that the guest knows the device by.
+    /// GDeviceID: the number that the guest knows the device by.
     pub guest_device_id: u16,
+    /// GuestID. (The posted drivers' names of these two fields are swapped, the values that they write are not.)
+    pub guest_id: u16,
     __: u16,
 }
 

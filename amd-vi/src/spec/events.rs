@@ -32,6 +32,13 @@ impl EventCode {
     /// INVALID_PPR_REQUEST.
     pub const INVALID_PPR_REQUEST: Self = Self(0x9);
 
+    /// EVENT_COUNTER_ZERO (public headers).
+    pub const EVENT_COUNTER_ZERO: Self = Self(0xa);
+    /// GUEST_EVENT_FAULT of the hardware vIOMMU (out-of-tree drivers).
+    pub const GUEST_EVENT_FAULT: Self = Self(0xb);
+    /// VIOMMU_HARDWARE_ERROR of the hardware vIOMMU (out-of-tree drivers): the DeviceID's field is a GuestID.
+    pub const VIOMMU_HARDWARE_ERROR: Self = Self(0xc);
+
     /// The manual's name.
     pub const fn name(self) -> Option<&'static str> {
         Some(match self {
@@ -44,6 +51,9 @@ impl EventCode {
             Self::IOTLB_INV_TIMEOUT => "IOTLB_INV_TIMEOUT",
             Self::INVALID_DEVICE_REQUEST => "INVALID_DEVICE_REQUEST",
             Self::INVALID_PPR_REQUEST => "INVALID_PPR_REQUEST",
+            Self::EVENT_COUNTER_ZERO => "EVENT_COUNTER_ZERO",
+            Self::GUEST_EVENT_FAULT => "GUEST_EVENT_FAULT",
+            Self::VIOMMU_HARDWARE_ERROR => "VIOMMU_HARDWARE_ERROR",
             _ => return None,
         })
     }

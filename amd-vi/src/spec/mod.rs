@@ -10,3 +10,4 @@ pub mod events;
 pub mod pte;
 pub mod registers;
 pub mod size;
+pub mod viommu;

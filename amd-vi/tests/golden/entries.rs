@@ -26,7 +26,7 @@ fn device_table_entry() {
     assert_eq!((w2.guest_paging_mode(), w2.init_pass(), w2.eint_pass(), w2.nmi_pass()), (1, true, false, true));
     assert_eq!((w2.int_ctl(), w2.lint0_pass(), w2.lint1_pass()), (2, true, false));
     let w3 = DteWord3::from(w3);
-    assert_eq!((w3.vimu_en(), w3.guest_id(), w3.guest_device_id()), (true, 0x1122, 0x3344));
+    assert_eq!((w3.vimu_en(), w3.guest_id(), w3.guest_device_id()), (true, 0x3344, 0x1122));
 }
 
 #[test]

@@ -1613,6 +1613,20 @@ struct ViommuPluginEntry {
   int64_t (*codec_traits)(void *instance);
 };
 
+/*
+ How the framework treats a guest beside its [`TranslationMode`]; a bit set.
+ */
+typedef uint32_t ViommuGuestTraits;
+/*
+ It is given a virtual interface ([`crate::Driver::interface_create`]), if the hardware has one.
+ */
+#define ViommuGuestTraits_INTERFACE 1
+/*
+ No command of it comes by that would announce a changed table entry: a write to a page of
+ [`crate::Frontend::watched`] counts as the announcement of all entries in it.
+ */
+#define ViommuGuestTraits_WRITES_CONFIGURE 2
+
 #endif  /* VIOMMU_PLUGIN_H */
 
 extern const struct ViommuPluginEntry viommu_plugin_entry;

@@ -29,7 +29,13 @@ fn generate() -> String {
         documentation_style: cbindgen::DocumentationStyle::C,
         export: cbindgen::ExportConfig {
             prefix: Some("Viommu".into()),
-            include: vec!["PluginEntry".into(), "Actions".into(), "KeyKind".into(), "EventOwner".into()],
+            include: vec![
+                "PluginEntry".into(),
+                "Actions".into(),
+                "KeyKind".into(),
+                "EventOwner".into(),
+                "GuestTraits".into(),
+            ],
             ..Default::default()
         },
         ..Default::default()
