@@ -52,6 +52,10 @@ pub(crate) struct Args {
     /// --atc also the devices' caches
     #[arg(long, value_name = "SEED")]
     pub(crate) hostile_hardware: Option<u64>,
+    /// Guests have N vCPUs with command queues of their own, which hardware reads: what these take goes there, past the
+    /// framework. Needs a plugin that lends such queues: --plugin tegra-vcmdq
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) vcpus: Option<u32>,
     /// Serve Prometheus metrics at this address while the replay runs
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<SocketAddr>,
@@ -184,6 +188,7 @@ impl Args {
                 ("--migrate-every", self.migrate_every.is_some()),
                 ("--hostile-hardware", self.hostile_hardware.is_some()),
                 ("--metrics", self.metrics.is_some()),
+                ("--vcpus", self.vcpus.is_some()),
             ];
             if let Some((option, _)) = nested_only.iter().find(|(_, given)| *given) {
                 return Err(format!("{option} is about the framework, which --bare leaves out"));
@@ -191,6 +196,11 @@ impl Args {
         }
         if self.device_delay.is_some() && self.model == ModelMode::Thread {
             return Err("--device-delay counts replay events: it needs --model inline".into());
+        }
+        if self.migrate_every.is_some() && self.vcpus.is_some() {
+            return Err(
+                "--vcpus gives guests queues in hardware, with which nobody moves: not with --migrate-every".into()
+            );
         }
         if self.migrate_every.is_some() {
             if self.threads > 1 {
@@ -284,6 +294,9 @@ mod tests {
             ("--bare --inject atc-timeout", "--bare"),
             ("--bare --vms 2", "--bare"),
             ("--bare --migrate-every 3", "--bare"),
+            ("--bare --vcpus 2", "--vcpus"),
+            ("--vcpus 0", "--vcpus"),
+            ("--vcpus 2 --migrate-every 3", "--vcpus"),
             ("--migrate-every 0", "--migrate-every"),
             ("--migrate-every 3 --vms 2 --threads 2", "--threads 1"),
             ("--migrate-every 3 --inject drop-atc", "forget-entry"),

@@ -93,6 +93,16 @@ pub(crate) struct Speculation {
     pub(crate) atc_fills: u64,
 }
 
+/// What guests said in queues of their own. `commands` and `syncs.guest` are what the framework handled, and hold none of
+/// it.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Direct {
+    /// Commands by queue, without SYNCs, all VMs together.
+    pub(crate) by_queue: Vec<u64>,
+    /// SYNCs.
+    pub(crate) syncs: u64,
+}
+
 /// Time to handle a doorbell, in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Latency {
@@ -137,6 +147,8 @@ pub(crate) struct Summary {
     pub(crate) tlb: Tlb,
     /// What hostile hardware did unasked.
     pub(crate) speculation: Speculation,
+    /// What went past the framework, with --vcpus.
+    pub(crate) direct: Option<Direct>,
     /// Time to handle a doorbell.
     pub(crate) latency_ns: Latency,
     /// Wall-clock time of the replay in seconds.
@@ -170,6 +182,7 @@ impl Summary {
             syncs: Syncs::default(),
             nested_hwpts: NestedHwpts::default(),
             late_attaches: 0,
+            direct: None,
             tlb: Tlb::default(),
             speculation: Speculation::default(),
             latency_ns: Latency::default(),
@@ -210,6 +223,12 @@ impl fmt::Display for Summary {
         if !self.guest_faults.is_empty() {
             let named: Vec<_> = self.guest_faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
             writeln!(f, "  guest faults  {}", named.join(", "))?;
+        }
+        if let Some(Direct { by_queue, syncs }) = &self.direct {
+            let named: Vec<_> =
+                by_queue.iter().enumerate().map(|(queue, count)| format!("{count} in queue {queue}")).collect();
+            let total: u64 = by_queue.iter().sum();
+            writeln!(f, "  direct        {total} and {syncs} SYNCs, past the framework: {}", named.join(", "))?;
         }
         if self.late_attaches > 0 {
             writeln!(f, "  late attaches {} by writes to watched pages", self.late_attaches)?;

@@ -6,6 +6,7 @@ mod injections;
 mod machines;
 mod metrics;
 mod migrations;
+mod own_queues;
 mod precision;
 mod run;
 mod traces;

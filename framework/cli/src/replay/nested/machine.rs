@@ -3,6 +3,7 @@
 use super::before::Before;
 use super::expect::{self, DOORBELL_BYTES, Placement, Verdict};
 use super::migrate::Schedule;
+use super::own_queues::{self, OwnQueues};
 use super::physical::Physical;
 use super::schedule::Turns;
 use super::watch::Written;
@@ -22,7 +23,7 @@ use viommu::blocking::{Device, NestParent, Vdevice, Viommu};
 use viommu::objects::{RestoreConfig, ViommuConfig};
 use viommu::pipeline::{CommandTap, NoInterrupts};
 use viommu::save::SavedViommu;
-use viommu::vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, MmapRegion};
+use viommu::vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 use viommu_plugin::{Answer, Register, TranslationMode};
 use viommu_plugin_host::Codec;
 use viommu_trace::{Header, Record, Role, Trace, Translation, Vendor};
@@ -112,6 +113,8 @@ pub(super) struct Machine<'a> {
     /// What is broken in the guest's own queue.
     before: Option<Before>,
     pub(super) late_attaches: u64,
+    /// If it has command queues of its own.
+    pub(super) own: Option<OwnQueues>,
     pub(super) register_mismatches: u64,
     pub(super) latency: Histogram,
     pub(super) mismatches: Vec<Mismatch>,
@@ -145,6 +148,7 @@ impl<'a> Machine<'a> {
             written: Written::default(),
             before: Before::new(world, job, trace_vendor)?,
             late_attaches: 0,
+            own: None,
             register_mismatches: 0,
             latency: Histogram::default(),
             mismatches: Vec::new(),
@@ -159,6 +163,10 @@ impl<'a> Machine<'a> {
         })?;
         let streams = physical.streams(index, job, &machine.header);
         machine.sit_down(physical, placement, viommu, streams, FxHashMap::default());
+        if let Some(vcpus) = job.args.vcpus {
+            let facts = (&*world.shown, index, vcpus, world.limit);
+            machine.own = Some(OwnQueues::new(job, facts, machine.viommu())?);
+        }
         for device in machine.header.devices.clone() {
             machine.bind(device.sid)?;
         }
@@ -183,6 +191,13 @@ impl<'a> Machine<'a> {
         if let Some((iova, host)) = placement.doorbell {
             let backing = Backing::Physical(host);
             ioas.map(Mapping { iova, length: DOORBELL_BYTES, backing, writable: true })?;
+        }
+        if job.args.vcpus.is_some() {
+            let host = own_queues::HOST_MEMORY + u64::from(self.index) * own_queues::BYTES;
+            let region = self.memory.find_region(GuestAddress(own_queues::MEMORY));
+            physical.memory(host, region.map(GuestRegionMmap::get_mmap))?;
+            let (iova, length, backing) = (own_queues::MEMORY, own_queues::BYTES, Backing::Physical(host));
+            ioas.map(Mapping { iova, length, backing, writable: true })?;
         }
         Ok((ioas.nest_parent()?, placement))
     }
@@ -311,6 +326,9 @@ impl<'a> Machine<'a> {
                     before.reset()?;
                 }
                 unless_quarantined(self.viommu().reset())?;
+                if let Some(own) = &mut self.own {
+                    own.reset()?;
+                }
             }
             _ => {}
         }
@@ -335,7 +353,7 @@ impl<'a> Machine<'a> {
             before.hide(offset, size, value, &self.memory)?;
         }
         let start = Instant::now();
-        unless_quarantined(self.viommu().mmio_write(offset, size, value))?;
+        self.guest_writes(offset, size, value)?;
         // A machine that moves now moves with its queue as it is, and waits on its new host.
         self.is_due = doorbells() != before && self.world.migrations.as_ref().is_some_and(Schedule::is_time);
         if self.is_due {
@@ -350,6 +368,17 @@ impl<'a> Machine<'a> {
             self.latency.record(start.elapsed());
         }
         Ok(doorbell)
+    }
+
+    fn guest_writes(&mut self, offset: u64, size: u32, value: u64) -> Result<(), ReplayError> {
+        let Some(mut own) = self.own.take() else {
+            return Ok(unless_quarantined(self.viommu().mmio_write(offset, size, value))?);
+        };
+        let seat = self.seat();
+        let has_device = |stream| seat.devices.contains_key(&stream);
+        let written = own.write((&seat.viommu, &self.memory), has_device, (offset, size, value));
+        self.own = Some(own);
+        written
     }
 
     /// Waits until the guest's queue has come to rest.
@@ -413,7 +442,7 @@ impl Turns for Machine<'_> {
 }
 
 /// A guest hears nothing of its IOMMU's being put out of service: it goes on writing, and the replay with it.
-fn unless_quarantined<T: Default>(written: Result<T, viommu::Error>) -> Result<T, viommu::Error> {
+pub(super) fn unless_quarantined<T: Default>(written: Result<T, viommu::Error>) -> Result<T, viommu::Error> {
     match written {
         Err(error) if matches!(error.cause, Cause::Quarantined(_)) => Ok(T::default()),
         other => other,

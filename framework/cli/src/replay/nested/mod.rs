@@ -13,6 +13,7 @@ mod expect;
 mod inject;
 mod machine;
 mod migrate;
+mod own_queues;
 mod physical;
 mod schedule;
 mod watch;
@@ -69,7 +70,11 @@ pub(super) fn replay(job: &Job<'_>) -> Result<Report, ReplayError> {
     };
     let mut machines = Vec::new();
     for index in 0..args.vms {
-        let (ram, memory) = guest_memory(&header)?;
+        let (ram, mut memory) = guest_memory(&header)?;
+        if args.vcpus.is_some() {
+            let with_rings = memory.insert_region(own_queues::memory()?);
+            memory = Arc::new(with_rings.map_err(|error| viommu::Cause::Invalid(error.to_string()))?);
+        }
         machines.push(Machine::new(&world, index, open()?, (ram, memory), job, &physical)?);
     }
     let start = Instant::now();
@@ -188,6 +193,12 @@ fn summarise(
         summary.nested_hwpts.created += counted.nested_created;
         summary.nested_hwpts.reused += counted.nested_reused;
         summary.late_attaches += machine.late_attaches;
+        if let Some(own) = &machine.own {
+            let direct = summary.direct.get_or_insert_default();
+            direct.syncs += own.syncs;
+            direct.by_queue.resize(direct.by_queue.len().max(own.commands.len()), 0);
+            direct.by_queue.iter_mut().zip(&own.commands).for_each(|(sum, count)| *sum += count);
+        }
     }
     for (opcode, count) in (0..=u8::MAX).zip(&world.tally.opcodes) {
         let count = count.load(Ordering::Relaxed);

@@ -112,6 +112,15 @@ impl Physical {
         Ok(placement)
     }
 
+    /// Puts memory of a machine that no recording knows at `host`.
+    ///
+    /// # Errors
+    /// If the place is taken.
+    pub(super) fn memory(&self, host: u64, region: Option<Arc<MmapRegion>>) -> Result<(), ReplayError> {
+        let region = region.ok_or_else(|| viommu::Cause::Invalid("the machine has no such memory".into()))?;
+        Ok(self.memory.add_region(host, region)?)
+    }
+
     /// The host streams of machine `index` here.
     pub(super) fn streams(&self, index: u32, job: &Job<'_>, header: &Header) -> Streams {
         machine_streams(index, self.generation, job, header)
