@@ -1,6 +1,6 @@
 //! Recorded guests whose driver has command queues of its own, which hardware reads: `--vcpus`.
 
-use crate::run::{Line, all, replay};
+use crate::run::{Line, arm, replay};
 
 const TEGRA: [&str; 4] = ["--plugin", "tegra-vcmdq", "--vcpus", "4"];
 
@@ -15,7 +15,7 @@ fn direct(line: &Line) -> u64 {
 
 #[test]
 fn every_recorded_guest_replays_past_the_framework_without_a_mismatch() {
-    let (traces, plain) = (all(), replay(&[], &all()));
+    let (traces, plain) = (arm(), replay(&[], &arm()));
     let run = replay(&with(&[]), &traces);
     run.is_clean();
     for (line, before) in run.lines.iter().zip(&plain.lines) {
@@ -32,7 +32,7 @@ fn every_recorded_guest_replays_past_the_framework_without_a_mismatch() {
 
 #[test]
 fn so_do_slow_and_hostile_hardware_and_many_machines() {
-    replay(&with(&["--device-delay", "7"]), &all()).is_clean();
+    replay(&with(&["--device-delay", "7"]), &arm()).is_clean();
     replay(&with(&["--hostile-hardware", "7", "--atc"]), &["arm73-churn", "arm73-ats-strict"]).is_clean();
     replay(&with(&["--vms", "8", "--threads", "2"]), &["arm73-churn", "arm73-reboot", "arm73-ats-strict"]).is_clean();
     replay(&with(&["--model", "thread"]), &["arm73-churn"]).is_clean();
