@@ -34,8 +34,6 @@ static ViommuStop stop_at(const uint64_t command[COMMAND_WORDS], const struct sh
         *fault = ViommuGuestFault_ILLEGAL_OPCODE;
         return ViommuStop_FAULT;
     }
-    /* The tag is the host's to set. */
-    allowed[0] &= ~(UINT64_C(0xffff) << TAG_SHIFT);
     if (command[0] & ~allowed[0] || command[1] & ~allowed[1]) {
         *fault = ViommuGuestFault_RESERVED_BITS;
         return ViommuStop_FAULT;
@@ -88,7 +86,7 @@ int64_t codec_rewrite(void *instance, const uint64_t *guest, size_t guest_words,
             done->classes |= ViommuClasses_ATC;
             done->atc++;
         } else {
-            place[0] = command[0] | id << TAG_SHIFT;
+            place[0] = (command[0] & ~TAG_BITS) | id << TAG_SHIFT;
             done->classes |= ViommuClasses_TLB;
             done->tlb++;
         }

@@ -61,7 +61,8 @@ static void forget(struct place *places, uint32_t tag, uint32_t stream, uint64_t
 /* Executes a command: 0, or why the queue stops. */
 static uint32_t execute(struct model *model, const uint64_t command[COMMAND_WORDS])
 {
-    uint32_t tag = (uint32_t)(command[0] >> TAG_SHIFT) & 0xffff, stream = (uint32_t)(command[0] >> STREAM_SHIFT);
+    uint32_t tag = model->features & STAGE2 ? (uint32_t)((command[0] & TAG_BITS) >> TAG_SHIFT) : 0;
+    uint32_t stream = (uint32_t)(command[0] >> STREAM_SHIFT);
     uint64_t allowed[COMMAND_WORDS], page = command[1] / PAGE;
 
     if (!command_allowed(command, model->features, allowed) || command[0] & ~allowed[0] || command[1] & ~allowed[1])

@@ -181,17 +181,17 @@ const char *command_name(uint8_t opcode)
 
 int command_allowed(const uint64_t command[COMMAND_WORDS], uint64_t features, uint64_t allowed[COMMAND_WORDS])
 {
-    const uint64_t tag = UINT64_C(0xffff) << TAG_SHIFT, stream = UINT64_C(0xffffffff) << STREAM_SHIFT;
+    const uint64_t stream = UINT64_C(0xffffffff) << STREAM_SHIFT;
 
     allowed[0] = 0xff;
     allowed[1] = 0;
     switch (command[0] & 0xff) {
     case INVALIDATE_PAGE:
-        allowed[0] |= tag;
+        allowed[0] |= TAG_BITS;
         allowed[1] = ~(PAGE - 1);
         return 1;
     case INVALIDATE_TAG:
-        allowed[0] |= tag;
+        allowed[0] |= TAG_BITS;
         return 1;
     case INVALIDATE_DEVICE:
         allowed[0] |= stream | COMMAND_ALL;

@@ -20,8 +20,7 @@ impl ToyCodec {
         let Some([first, second]) = spec::allowed(command, self.features) else {
             return Some((Stop::FAULT, GuestFault::ILLEGAL_OPCODE));
         };
-        // The tag is the host's to set.
-        if command[0] & !(first & !spec::TAG) != 0 || command[1] & !second != 0 {
+        if command[0] & !first != 0 || command[1] & !second != 0 {
             return Some((Stop::FAULT, GuestFault::RESERVED_BITS));
         }
         match command[0] as u8 {
@@ -52,7 +51,7 @@ impl Codec for ToyCodec {
                 }
                 command[0] & !spec::STREAM | u64::from(stream) << spec::STREAM_SHIFT
             } else {
-                command[0] | u64::from(ids.tag) << spec::TAG_SHIFT
+                command[0] & !spec::TAG | u64::from(ids.tag) << spec::TAG_SHIFT
             };
             let place = done.written as usize * COMMAND_WORDS;
             let Some(place) = out.get_mut(place..place + COMMAND_WORDS) else {

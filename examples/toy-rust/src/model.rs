@@ -86,7 +86,7 @@ impl ToyModel {
         if command[0] & !first != 0 || command[1] & !second != 0 {
             return Err(spec::ERROR_ILLEGAL);
         }
-        let tag = (command[0] & spec::TAG) >> spec::TAG_SHIFT;
+        let tag = if self.features & spec::STAGE2 != 0 { (command[0] & spec::TAG) >> spec::TAG_SHIFT } else { 0 };
         let stream = (command[0] >> spec::STREAM_SHIFT) as u32;
         let page = command[1] / spec::PAGE;
         match command[0] as u8 {
