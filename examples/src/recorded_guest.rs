@@ -142,10 +142,8 @@ impl Playback {
         while let Some(entry) = self.trace.next()? {
             match entry.record {
                 // What is not RAM (an MSI doorbell) is not kept.
-                Record::Mem { gpa, bytes, .. } => {
-                    if self.memory.write_slice(bytes, GuestAddress(gpa)).is_ok() {
-                        self.written.push((gpa, bytes.len() as u64));
-                    }
+                Record::Mem { gpa, bytes, .. } if self.memory.write_slice(bytes, GuestAddress(gpa)).is_ok() => {
+                    self.written.push((gpa, bytes.len() as u64));
                 }
                 Record::MmioWrite { offset, value, size } => {
                     return Ok(Some(Step::Write { offset, size: size.into(), value }));
