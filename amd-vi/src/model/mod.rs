@@ -175,7 +175,7 @@ impl Iommu {
         };
         if let Some(atc) = self.atc.as_mut().filter(|_| context.ats) {
             let told = Translation { permissions: found.permissions & context.permissions, ..found };
-            atc.insert(request.stream, request.pasid, request.iova, told);
+            atc.insert(request.stream, request.pasid, pasid.is_some(), request.iova, told);
         }
         translated(context, pasid, &found, request, source)
     }

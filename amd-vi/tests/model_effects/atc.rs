@@ -1,6 +1,9 @@
 //! Devices' own caches, and devices that do not answer.
 
-use crate::machine::{COMMANDS, Dte, Machine, NO_PASID, READ, RW, WRITE, all, devtab, iotlb, pages, wait_storing};
+use crate::machine::{
+    COMMANDS, Dte, GuestTables, Machine, NO_PASID, READ, RW, WRITE, all, devtab, guest_pages, iotlb, pages,
+    wait_storing,
+};
 use amd_vi::spec::events::EventCode;
 use amd_vi::spec::registers::offset;
 use viommu_plugin::{Answer, Model, Status};
@@ -55,6 +58,30 @@ fn sizes_and_pasids() {
     machine.submit(&[iotlb(1, NO_PASID, 0x4000, 14)]);
     let forgotten: Vec<u64> = (0..16).filter(|page| !from_atc(machine.dma(1, page << 12, READ))).collect();
     assert_eq!(forgotten, [4, 5, 6, 7]);
+}
+
+/// Linux invalidates what a device asked for without PASID, and got from guest tables (GIOV), as PASID 0's.
+#[test]
+fn without_pasid_is_pasid_0_where_a_guest_table_answered() {
+    let mut machine = Machine::with(&[], true, 0);
+    let (gcr3, root) = (machine.page(), machine.page());
+    let tables = GuestTables { root, levels: 4, shift: 0 };
+    machine.set_gcr3(gcr3, 0, 0, root, 0);
+    for page in [1, 2] {
+        machine.map_guest(tables, page << 12, 0x100_0000 + (page << 12), 12, true);
+    }
+    machine.set_dte(1, Dte::identity(1).nested(gcr3, 0, false).with_ats());
+    let cached = |machine: &mut Machine| [1, 2].map(|page: u64| from_atc(machine.dma(1, page << 12, READ)));
+    assert_eq!(cached(&mut machine), [false; 2]);
+    assert_eq!(cached(&mut machine), [true; 2]);
+    machine.submit(&[iotlb(1, 7, 0, 64)]);
+    assert_eq!(cached(&mut machine), [true; 2], "another PASID's");
+    machine.map_guest(tables, 0x1000, 0x900_0000, 12, true);
+    machine.submit(&[pages(1, 0, 64), guest_pages(1, 0, 0, 64), iotlb(1, 0, 0x1000, 12)]);
+    assert_eq!(machine.dma(1, 0x1000, READ).output, 0x900_0000);
+    assert!(from_atc(machine.dma(1, 0x2000, READ)), "its neighbour was not named");
+    machine.submit(&[iotlb(1, NO_PASID, 0x2000, 12)]);
+    assert!(!from_atc(machine.dma(1, 0x2000, READ)), "without a PASID is without");
 }
 
 #[test]
