@@ -106,6 +106,12 @@ impl Header {
         self.json.get("npcache_cleared").and_then(Value::as_bool) == Some(true)
     }
 
+    /// Whether the guest was shown that its IOMMU invalidates devices' caches (AMD's IotlbSup). Recordings do not say it;
+    /// `iotlb_sup` is of guests that never ran.
+    pub fn iotlb_sup(&self) -> bool {
+        self.json.get("iotlb_sup").and_then(Value::as_bool) == Some(true)
+    }
+
     /// Takes the fixed part apart; the second value is the length of the JSON that follows.
     pub(crate) fn parse_fixed(bytes: &[u8; FIXED]) -> Result<(Self, u32), Problem> {
         let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);

@@ -3,7 +3,7 @@
 //! plugin answers.
 
 use std::ops::RangeInclusive;
-use viommu_plugin::Register;
+use viommu_plugin::{Register, TranslationMode};
 use viommu_plugin_check::Capabilities;
 use viommu_plugin_host::Plugin;
 use viommu_trace::{Header, Scan, Vendor};
@@ -21,6 +21,25 @@ struct Layout {
     doorbell: Option<u64>,
     /// What can be taken out of a queue.
     commands: Option<Commands>,
+    /// Faults that the guest's own IOMMU has and the physical one answers otherwise.
+    refusals: &'static [Refusal],
+}
+
+/// How the physical IOMMU refuses what the guest's own would have refused with a fault of this code.
+struct Refusal {
+    recorded: u32,
+    /// Only in this mode; `None`: in all.
+    mode: Option<TranslationMode>,
+    physical: Refused,
+}
+
+/// A refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// A fault of this code.
+    Fault(u32),
+    /// No answer and no event.
+    Abort,
 }
 
 /// Commands that a bare replay can take out of a guest's queue, by the opcodes that the vendor's codec gives.
@@ -37,37 +56,52 @@ pub(crate) struct Commands {
 
 /// SMMU_IDR0..5, IIDR, AIDR; CR0ACK, IRQ_CTRLACK (IHI 0070, 6.3). The doorbell is GITS_TRANSLATER's page on QEMU's
 /// `virt` machine. CMD_TLBI_* (4.4), CMD_ATC_INV (4.5.1), CMD_SYNC with CS = SIG_NONE (4.7.3).
+/// C_BAD_STE (7.3.4).
 const ARM_SMMUV3: Layout = Layout {
     id: &[0x00..=0x1f],
     ack: &[0x24, 0x54],
     outside: None,
     doorbell: Some(0x0809_0000),
     commands: Some(Commands { tlb: &[0x10..=0x30], atc: &[0x40..=0x40], sync: 0x46 }),
+    refusals: &[aborts(0x04)],
 };
 
 /// Extended Feature registers 1 and 2; the Control register reads as written (48882, 3.4). Interrupt messages of a PC do
 /// not pass the translation tables. INVALIDATE_IOMMU_PAGES, INVALIDATE_IOTLB_PAGES, COMPLETION_WAIT without store and
-/// interrupt (2.4).
+/// interrupt (2.4). The trace format's codes of illegal device table entries and of their modes.
 const AMD_VI: Layout = Layout {
     id: &[0x30..=0x37, 0x1a0..=0x1a7],
     ack: &[0x18],
     outside: Some(amd_capability_header),
     doorbell: None,
     commands: Some(Commands { tlb: &[0x03..=0x03], atc: &[0x04..=0x04], sync: 1 << 60 }),
+    refusals: &[aborts(2), aborts(4)],
 };
 
 /// Version, Capability, Extended Capability; Global Status (VT-d, 11.4). IOTLB and PASID-based IOTLB, device-TLB and
-/// PASID-based device-TLB, wait without status write and interrupt (6.5).
+/// PASID-based device-TLB, wait without status write and interrupt (6.5). Legacy mode's reasons for context entries that are
+/// not present and for accesses that the second stage does not grant, and scalable mode's (7.1.3).
 const INTEL_VTD: Layout = Layout {
     id: &[0x00..=0x03, 0x08..=0x17],
     ack: &[0x1c],
     outside: None,
     doorbell: None,
     commands: Some(Commands { tlb: &[0x02..=0x02, 0x06..=0x06], atc: &[0x03..=0x03, 0x08..=0x08], sync: 0x05 }),
+    refusals: &[shadowed(0x02, 0x59), shadowed(0x05, 0x79), shadowed(0x06, 0x79)],
 };
 
+/// An illegal entry of a guest: its device is given one that aborts.
+const fn aborts(recorded: u32) -> Refusal {
+    Refusal { recorded, mode: None, physical: Refused::Abort }
+}
+
+/// A fault of the guest's format, and the one of the format that its shadow has.
+const fn shadowed(recorded: u32, physical: u32) -> Refusal {
+    Refusal { recorded, mode: Some(TranslationMode::SHADOW), physical: Refused::Fault(physical) }
+}
+
 /// Nothing is known of other vendors: nothing is compared or dropped, and what is handed in the plugin says.
-const OTHER: Layout = Layout { id: &[], ack: &[], outside: None, doorbell: None, commands: None };
+const OTHER: Layout = Layout { id: &[], ack: &[], outside: None, doorbell: None, commands: None, refusals: &[] };
 
 fn layout(vendor: Vendor) -> &'static Layout {
     match vendor {
@@ -80,12 +114,22 @@ fn layout(vendor: Vendor) -> &'static Layout {
 
 /// The header of AMD's IOMMU capability block in PCI configuration space (48882, 3.2.1), as QEMU shows it: capability
 /// 0fh of type 3, HtTunnel 25, NpCache 26 unless the recorder cleared it, EFRSup 27, CapExt 28. The recordings do not
-/// tell IotlbSup 24, and no recorded guest enables ATS or invalidates a device's cache: it is not claimed.
+/// tell IotlbSup 24, and no recorded guest enables ATS or invalidates a device's cache: it is claimed only for synthetic ones
+/// that do.
 fn amd_capability_header(header: &Header) -> Register {
     const OFFSET: u64 = 0x1_0000_0000;
     const SHOWN: u64 = 0x1e03_000f;
     const NP_CACHE: u64 = 1 << 26;
-    Register { offset: OFFSET, value: if header.npcache_cleared() { SHOWN & !NP_CACHE } else { SHOWN } }
+    const IOTLB_SUP: u64 = 1 << 24;
+    let shown = if header.iotlb_sup() { SHOWN | IOTLB_SUP } else { SHOWN };
+    Register { offset: OFFSET, value: if header.npcache_cleared() { shown & !NP_CACHE } else { shown } }
+}
+
+/// How the physical IOMMU has to refuse what was recorded as a fault of this code.
+pub(crate) fn refused(vendor: Vendor, mode: TranslationMode, recorded: u32) -> Refused {
+    let is_it = |refusal: &&Refusal| refusal.recorded == recorded && refusal.mode.is_none_or(|only| only == mode);
+    let known = layout(vendor).refusals.iter().find(is_it);
+    known.map_or(Refused::Fault(recorded), |refusal| refusal.physical)
 }
 
 /// The page that devices of the recorded machine write their interrupt messages to.
@@ -140,6 +184,8 @@ mod tests {
         assert_eq!(shown(&header, &scan, &mock), [efr, capability(0x1e03_000f)]);
         header.json.insert("npcache_cleared".into(), json!(true));
         assert_eq!(shown(&header, &scan, &mock), [efr, capability(0x1a03_000f)]);
+        header.json.insert("iotlb_sup".into(), json!(true));
+        assert_eq!(shown(&header, &scan, &mock)[1].value & 0x0500_0000, 0x0100_0000);
         assert_eq!(shown(&Header::new(Vendor::INTEL_VTD), &scan, &mock), []);
     }
 
@@ -150,6 +196,17 @@ mod tests {
         let scan = Scan { first_reads: vec![read(id, 7), read(queue, 5), read(features, 1)], ..Scan::default() };
         let shown = shown(&Header::new(Vendor(0x8000)), &scan, &Plugin::linked::<mock_plugin::Mock>());
         assert_eq!(shown, [Register { offset: id, value: 7 }, Register { offset: features, value: 1 }]);
+    }
+
+    #[test]
+    fn faults_of_entries_and_of_shadowed_formats_are_other_faults() {
+        let (nested, shadow) = (TranslationMode::NESTED, TranslationMode::SHADOW);
+        assert_eq!(refused(Vendor::AMD_VI, nested, 1), Refused::Fault(1));
+        assert_eq!(refused(Vendor::AMD_VI, nested, 2), Refused::Abort);
+        assert_eq!(refused(Vendor::ARM_SMMUV3, nested, 0x10), Refused::Fault(0x10));
+        assert_eq!(refused(Vendor::INTEL_VTD, nested, 6), Refused::Fault(6));
+        assert_eq!(refused(Vendor::INTEL_VTD, shadow, 6), Refused::Fault(0x79));
+        assert_eq!(refused(Vendor(0x8000), shadow, 6), Refused::Fault(6));
     }
 
     #[test]

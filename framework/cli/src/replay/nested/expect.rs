@@ -1,5 +1,6 @@
 //! What the physical IOMMU has to answer for a DMA whose guest-side answer was recorded.
 
+use crate::replay::registers::Refused;
 use viommu_plugin::{Answer, Request, Status, TranslationMode};
 use viommu_trace::{Outcome, Translation};
 
@@ -62,6 +63,15 @@ pub(super) fn request(recorded: &Translation, stream: u32) -> Request {
         iova: recorded.iova,
         access: u32::from(recorded.access),
         flags: 0,
+    }
+}
+
+/// What was recorded, with the refusal that the physical IOMMU has for it where it was one.
+pub(super) fn refused_as(recorded: &Translation, refused: Refused) -> Translation {
+    match (recorded.outcome, refused) {
+        (Outcome::Fault, Refused::Fault(fault)) => Translation { fault, ..*recorded },
+        (Outcome::Fault, Refused::Abort) => Translation { outcome: Outcome::Abort, ..*recorded },
+        _ => *recorded,
     }
 }
 
@@ -151,6 +161,21 @@ mod tests {
 
     fn shadow(recorded: &Translation, answer: &Answer) -> Verdict {
         judge(recorded, &PLACEMENT, TranslationMode::SHADOW, answer)
+    }
+
+    #[test]
+    fn only_faults_are_refused_otherwise() {
+        let fault = recorded(Outcome::Fault, 0);
+        let abort = refused_as(&fault, Refused::Abort);
+        let answer = |status, fault| Answer { status, fault, ..Answer::default() };
+        assert_eq!(nested(&abort, &PLACEMENT, &answer(Status::ABORT, 0)), Verdict::Matched);
+        assert_eq!(nested(&abort, &PLACEMENT, &answer(Status::FAULT, 0x10)), Verdict::Mismatched);
+        assert_eq!(nested(&abort, &PLACEMENT, &answer(Status::OK, 0)), Verdict::Mismatched);
+        let other = refused_as(&fault, Refused::Fault(0x79));
+        assert_eq!(nested(&other, &PLACEMENT, &answer(Status::FAULT, 0x79)), Verdict::Matched);
+        assert_eq!(nested(&other, &PLACEMENT, &answer(Status::FAULT, 0x10)), Verdict::Mismatched);
+        let ok = recorded(Outcome::Ok, 0x4000_1000);
+        assert_eq!(refused_as(&ok, Refused::Abort), ok);
     }
 
     fn recorded(outcome: Outcome, output: u64) -> Translation {

@@ -398,6 +398,8 @@ impl<'a> Machine<'a> {
         hardware.tick();
         hardware.translate(&[request], &mut answers)?;
         self.counts.checked += 1;
+        let refused = registers::refused(self.vendor, self.world.mode, recorded.fault);
+        let recorded = &expect::refused_as(recorded, refused);
         match expect::judge(recorded, &placement, self.world.mode, &answers[0]) {
             Verdict::Matched => self.counts.matched += 1,
             Verdict::StageTwoFault => self.counts.stage2_faults += 1,
