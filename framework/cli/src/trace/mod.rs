@@ -1,7 +1,8 @@
-//! `viommu trace`: recordings looked into and checked, without an IOMMU.
+//! `viommu trace`: recordings looked into, checked and made up, without an IOMMU.
 
 mod check;
 mod dump;
+mod generate;
 
 use std::process::ExitCode;
 
@@ -20,6 +21,8 @@ enum TraceCommand {
     /// Read recordings to their END and count what is in them; exit 1 if one is malformed or cut short, 2 if one
     /// cannot be opened
     Check(check::CheckArgs),
+    /// Write the recording of a synthetic guest, seeded: one that never ran, with the answers of an oracle of its own
+    Generate(generate::GenerateArgs),
 }
 
 /// Exit code for bad input.
@@ -30,5 +33,6 @@ pub(crate) fn run(args: TraceArgs) -> ExitCode {
     match args.command {
         TraceCommand::Dump(args) => dump::run(&args),
         TraceCommand::Check(args) => check::run(&args),
+        TraceCommand::Generate(args) => generate::run(&args),
     }
 }
