@@ -3,7 +3,8 @@
 //! ```text
 //!   cargo build --release           ─► target/release/libtoy_plugin.so
 //!   viommu plugins check ./target/release/libtoy_plugin.so
-//!   viommu trace generate toy --seed 1 --output toy.gtrace && viommu replay --plugin ./target/.. toy.gtrace
+//!   viommu trace generate toy --seed 1 --output toy.gtrace.zst
+//!   viommu replay --plugin ./target/release/libtoy_plugin.so toy.gtrace.zst
 //! ```
 
 mod codec;

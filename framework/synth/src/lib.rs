@@ -20,6 +20,7 @@ mod kind;
 mod memory;
 mod recorder;
 mod tables;
+mod toy;
 mod translate;
 
 pub use kind::Kind;
@@ -27,6 +28,7 @@ pub use kind::Kind;
 use recorder::Recorder;
 use serde_json::json;
 use std::io::{self, Write};
+use viommu_trace::Header;
 
 /// What is to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,13 +49,30 @@ pub struct Recipe {
 /// Those of the output.
 pub fn generate<W: Write>(recipe: &Recipe, output: W) -> io::Result<W> {
     let mut plan = kind::plan(recipe.kind, recipe.seed);
-    plan.header.name = format!("synthetic-{}-{}", recipe.kind, recipe.seed);
-    let json = &mut plan.header.json;
-    json.insert("synthetic".into(), json!(true));
-    json.insert("kind".into(), json!(recipe.kind.to_string()));
-    json.insert("seed".into(), json!(recipe.seed));
-    json.insert("steps".into(), json!(recipe.steps));
+    describe(&mut plan.header, &recipe.kind.to_string(), recipe.seed, recipe.steps);
     let mut recorder = Recorder::new(output, &plan.header, recipe.compressed)?;
     plan.live(&mut recorder, recipe.steps);
     recorder.finish()
+}
+
+/// As [`generate`], of a guest of the toy IOMMU (`examples/toy-iommu.md`), of which nothing is like the others'.
+///
+/// # Errors
+/// Those of the output.
+pub fn generate_toy<W: Write>(seed: u64, steps: u32, compressed: bool, output: W) -> io::Result<W> {
+    let mut header = toy::header();
+    describe(&mut header, "toy", seed, steps);
+    let mut recorder = Recorder::new(output, &header, compressed)?;
+    toy::Toy::new(seed).live(&mut recorder, steps);
+    recorder.finish()
+}
+
+/// Writes into a header what it is the recording of.
+fn describe(header: &mut Header, kind: &str, seed: u64, steps: u32) {
+    header.name = format!("synthetic-{kind}-{seed}");
+    let json = &mut header.json;
+    json.insert("synthetic".into(), json!(true));
+    json.insert("kind".into(), json!(kind));
+    json.insert("seed".into(), json!(seed));
+    json.insert("steps".into(), json!(steps));
 }

@@ -5,4 +5,5 @@
 
 mod conformance;
 mod plugins;
+mod replay;
 mod same;
