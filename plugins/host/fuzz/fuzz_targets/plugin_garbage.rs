@@ -84,6 +84,8 @@ fn frontend(plugin: &Plugin) {
         judge(it.mode(), |mode| assert!(mode.0 <= Mode::TRANSLATE.0));
         judge(it.entry(&Nothing, 0, &mut [0; 4]), |found| assert!(found.0 <= Lookup::UNREADABLE.0));
         judge(it.reset(), drop);
+        judge(it.watched(&Nothing, &[1, 2], 300), |pages| assert!(pages.len() <= 300));
+        judge(it.hw_queues(), drop);
         judge(it.save(), |state| assert!(state.len() <= 1 << 20));
         judge(it.restore(&[1, 2, 3]), drop);
         judge(it.register_name(0), |name| assert!(name.is_none_or(|name| name.len() <= 256)));
@@ -103,7 +105,7 @@ fn codec(plugin: &Plugin) {
             let mut out = vec![0; room * words];
             judge(it.rewrite(&vec![1; given * words], before, ids, &mut out), |done| {
                 assert!(done.taken as usize <= given && done.written as usize <= room, "{done:?}");
-                assert!(done.stop.0 <= Stop::ROOM.0 && (done.stop == Stop::END) == (done.taken as usize == given));
+                assert!(done.stop.0 <= Stop::SHADOW.0 && (done.stop == Stop::END) == (done.taken as usize == given));
                 assert!(u64::from(done.local_stream) + u64::from(done.hints) <= done.taken.into(), "{done:?}");
                 assert!(u64::from(done.tlb) + u64::from(done.config) + u64::from(done.atc) <= done.written.into());
                 assert!(done.stop != Stop::FAULT || done.fault != GuestFault::NONE, "{done:?}");
@@ -112,7 +114,20 @@ fn codec(plugin: &Plugin) {
                 assert!(!stuck && (done.taken > 0 || done.stop != Stop::ROOM || room < 8), "{done:?}");
             });
         }
-        judge(it.configuration(&[0; 8][..words]), |scope| assert!(scope.first <= scope.last));
+        judge(it.configuration(&[0; 8][..words]), |scope| assert!(scope.first <= scope.last || scope.flush == 1));
+        judge(it.mode(), |mode| assert!(mode.0 <= TranslationMode::SHADOW.0));
+        judge(it.traits(), drop);
+        judge(it.shadow_range(&[0; 8][..words]), |range| assert!(range.first <= range.last && range.all_domains <= 1));
+        let mut leaves = [GuestMapping::default(); 4];
+        judge(it.walk(&EntryKey::default(), &Nothing, 0x1000, 0xffff, &mut leaves), |walked| {
+            assert!(walked.written <= 4 && (walked.done == 1 || walked.next > 0x1000), "{walked:?}");
+            for leaf in &leaves[..walked.written as usize] {
+                assert!(
+                    leaf.length.is_power_of_two() && leaf.iova % leaf.length == 0 && leaf.iova <= 0xffff,
+                    "{leaf:?}"
+                );
+            }
+        });
         judge(it.entry_key(&[0; 16]), |key| {
             assert!(key.kind.0 <= KeyKind::TRANSLATE.0 && (key.kind == KeyKind::TRANSLATE || key.words == [0; 4]));
         });
@@ -131,11 +146,11 @@ fn driver(plugin: &Plugin) {
             assert!((1..=24).contains(&info.ring.log2_commands) && info.streams > 0, "{info:?}");
             assert!(info.first_tag <= info.last_tag && info.page_log2 <= info.ipa_bits && info.ipa_bits <= 64);
         });
-        judge(it.guest_registers(), |registers| assert!(registers.len() <= 4096));
+        judge(it.guest_registers(TranslationMode::NESTED), |registers| assert!(registers.len() <= 4096));
         judge(it.stage2_create(1), drop);
         judge(it.stage2_map(0, 0, 0, 4096, 3), drop);
         judge(it.stage2_unmap(0, 0, 4096), drop);
-        judge(it.attach(0, 0, &EntryKey::default()), drop);
+        judge(it.attach(0, 0, 1, &EntryKey::default()), drop);
         judge(it.detach(0), drop);
         let mut out = [0; 8];
         judge(it.encode(&HostInvalidation::default(), &mut out), |words| assert!(words <= 8));
@@ -144,8 +159,17 @@ fn driver(plugin: &Plugin) {
         });
         judge(it.queue_resume(), drop);
         judge(it.event(), |event| {
-            assert!(event.is_none_or(|event| event.words <= 8 && event.owner.0 <= EventOwner::LOST.0));
+            assert!(event.is_none_or(|event| event.words <= 8 && event.owner.0 <= EventOwner::INTERFACE.0));
         });
+        judge(it.interrupt(4), drop);
+        judge(it.interface_create(0), drop);
+        judge(it.interface_stream_set(0, 1, 2), drop);
+        judge(it.interface_domain_set(0, 1, 2), drop);
+        judge(it.hw_queue_create(0, &HwQueueRequest::default(), 0), drop);
+        judge(it.hw_queue_destroy(0), drop);
+        judge(it.interface_domain_clear(0, 1), drop);
+        judge(it.interface_stream_clear(0, 1), drop);
+        judge(it.interface_destroy(0), drop);
         judge(it.stage2_destroy(0), drop);
     });
 }

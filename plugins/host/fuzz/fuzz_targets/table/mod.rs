@@ -150,12 +150,12 @@ slots! {
     driver_create(_hardware: *const HardwareCalls, to: *mut This, why: *mut Message) { instance(to); scribble(why, 1); }
     driver_destroy(_this: This) {}
     driver_info(_this: This, info: *mut DriverInfo) { scribble(info, 1); }
-    driver_guest_registers(_this: This, registers: *mut Register, room: usize) { scribble(registers, room); }
+    driver_guest_registers(_this: This, _mode: TranslationMode, registers: *mut Register, room: usize) { scribble(registers, room); }
     driver_stage2_create(_this: This, _tag: u32, handle: *mut u32, why: *mut Message) { scribble(handle, 1); scribble(why, 1); }
-    driver_stage2_map(_this: This, _handle: u32, _ipa: u64, _pa: u64, _len: u64, _write: u32, why: *mut Message) { scribble(why, 1); }
+    driver_stage2_map(_this: This, _handle: u32, _ipa: u64, _pa: u64, _len: u64, _access: u32, why: *mut Message) { scribble(why, 1); }
     driver_stage2_unmap(_this: This, _handle: u32, _ipa: u64, _len: u64, why: *mut Message) { scribble(why, 1); }
     driver_stage2_destroy(_this: This, _handle: u32) {}
-    driver_attach(_this: This, _stream: u32, _handle: u32, _key: *const EntryKey, why: *mut Message) { scribble(why, 1); }
+    driver_attach(_this: This, _stream: u32, _handle: u32, _tag: u32, _key: *const EntryKey, why: *mut Message) { scribble(why, 1); }
     driver_detach(_this: This, _stream: u32, why: *mut Message) { scribble(why, 1); }
     driver_encode(_this: This, _what: *const HostInvalidation, out: *mut u64, room: usize) { scribble(out, room); }
     driver_queue_fault(_this: This, fault: *mut QueueFault) { scribble(fault, 1); }
@@ -174,6 +174,24 @@ slots! {
     frontend_save(_this: This, bytes: *mut u8, room: usize) { scribble(bytes, room); }
     frontend_restore(_this: This, _bytes: *const u8, _len: usize, why: *mut Message) { scribble(why, 1); }
     frontend_covers(_offered: *const Register, _offered_count: usize, _shown: *const Register, _shown_count: usize, why: *mut Message) { scribble(why, 1); }
+    frontend_watched(_this: This, _memory: *const GuestMemoryCalls, _streams: *const u32, _count: usize, _from: u32, pages: *mut u64, room: usize) { scribble(pages, room); }
+    frontend_hw_queues(_this: This, queues: *mut HwQueueRequest, room: usize) { scribble(queues, room); }
+    codec_mode(_this: This) {}
+    codec_traits(_this: This) {}
+    codec_shadow_range(_this: This, _command: *const u64, _words: usize, range: *mut ShadowRange) { scribble(range, 1); }
+    codec_walk(_this: This, _key: *const EntryKey, _memory: *const GuestMemoryCalls, _first: u64, _last: u64, leaves: *mut GuestMapping, room: usize, walked: *mut Walked) {
+        scribble(leaves, room);
+        scribble(walked, 1);
+    }
+    driver_interrupt(_this: This, _line: u32) {}
+    driver_interface_create(_this: This, _stage2: u32, interface: *mut VirtualInterface, why: *mut Message) { scribble(interface, 1); scribble(why, 1); }
+    driver_interface_destroy(_this: This, _interface: u32, why: *mut Message) { scribble(why, 1); }
+    driver_interface_stream_set(_this: This, _interface: u32, _virt_id: u32, _stream: u32, why: *mut Message) { scribble(why, 1); }
+    driver_interface_stream_clear(_this: This, _interface: u32, _virt_id: u32, why: *mut Message) { scribble(why, 1); }
+    driver_interface_domain_set(_this: This, _interface: u32, _domain: u32, _tag: u32, why: *mut Message) { scribble(why, 1); }
+    driver_interface_domain_clear(_this: This, _interface: u32, _domain: u32, why: *mut Message) { scribble(why, 1); }
+    driver_hw_queue_create(_this: This, _interface: u32, _queue: *const HwQueueRequest, _pa: u64, handle: *mut u32, why: *mut Message) { scribble(handle, 1); scribble(why, 1); }
+    driver_hw_queue_destroy(_this: This, _queue: u32, why: *mut Message) { scribble(why, 1); }
 }
 
 /// A table in as many bytes as it says it has, so that a read beyond them is seen.
@@ -188,7 +206,7 @@ impl Garbage {
         let right = size_of::<PluginEntry>() as u32;
         let size = match shape[0] {
             0..=127 => right,
-            128..=191 => PluginEntry::SIZE_1_0 - 16 + u32::from(shape[1]),
+            128..=191 => PluginEntry::SIZE_MIN - 16 + u32::from(shape[1]),
             192..=223 => right + u32::from(shape[1]),
             _ => u32::from_le_bytes([shape[1], shape[2], shape[3], shape[4]]),
         };
@@ -230,9 +248,28 @@ impl Garbage {
         unsafe { Plugin::at(self.bytes.as_ptr().cast()) }
     }
 
-    /// Whether every part in `parts` has all its slots of ABI 1.0.
+    /// Whether every part in `parts` has all the slots that it must have.
     pub fn complete(&self, parts: &[&str]) -> bool {
-        const LATER: [&str; 3] = ["frontend_save", "frontend_restore", "frontend_covers"];
+        const LATER: &[&str] = &[
+            "frontend_save",
+            "frontend_restore",
+            "frontend_covers",
+            "frontend_watched",
+            "frontend_hw_queues",
+            "codec_mode",
+            "codec_traits",
+            "codec_shadow_range",
+            "codec_walk",
+            "driver_interrupt",
+            "driver_interface_create",
+            "driver_interface_destroy",
+            "driver_interface_stream_set",
+            "driver_interface_stream_clear",
+            "driver_interface_domain_set",
+            "driver_interface_domain_clear",
+            "driver_hw_queue_create",
+            "driver_hw_queue_destroy",
+        ];
         self.missing
             .iter()
             .filter(|slot| !LATER.contains(slot))
