@@ -1,6 +1,7 @@
 //! Ways to break the product on purpose, one for each clause of the oracle: a check that never complains checks nothing.
 
 use crate::oracle::Clause;
+use crate::plan::Vendor;
 use std::str::FromStr;
 
 /// Something broken on purpose.
@@ -43,11 +44,19 @@ pub enum Injection {
     LeakTask,
     /// Something panics.
     Panic,
+    /// A tag is used again without a flush.
+    KeepTag,
+    /// All guests' domains carry one tag.
+    ShareTag,
+    /// The shadow of a page table keeps what its guest took away.
+    KeepShadow,
+    /// Memory that the host took stays in the shadows.
+    KeepShadowMemory,
 }
 
 impl Injection {
     /// All there are.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::DropInvalidation,
         Self::DropConfiguration,
         Self::CompleteEarly,
@@ -66,6 +75,10 @@ impl Injection {
         Self::LeakMemory,
         Self::LeakTask,
         Self::Panic,
+        Self::KeepTag,
+        Self::ShareTag,
+        Self::KeepShadow,
+        Self::KeepShadowMemory,
     ];
 
     /// Its name on the command line.
@@ -89,6 +102,20 @@ impl Injection {
             Self::LeakMemory => "leak-memory",
             Self::LeakTask => "leak-task",
             Self::Panic => "panic",
+            Self::KeepTag => "keep-tag",
+            Self::ShareTag => "share-tag",
+            Self::KeepShadow => "keep-shadow",
+            Self::KeepShadowMemory => "keep-shadow-memory",
+        }
+    }
+
+    /// Whether there is such a thing to break: the host's queue gets invalidations of contexts from Arm's guests only, and
+    /// only Arm's driver leaves no gap between two attachments; Arm's guests have no domains and no shadows.
+    pub fn concerns(self, vendor: Vendor) -> bool {
+        match self {
+            Self::DropConfiguration | Self::Gap => vendor == Vendor::ArmSmmuv3,
+            Self::ShareTag | Self::KeepShadow | Self::KeepShadowMemory => vendor != Vendor::ArmSmmuv3,
+            _ => true,
         }
     }
 
@@ -96,7 +123,9 @@ impl Injection {
     pub fn clause(self) -> Clause {
         match self {
             Self::DropInvalidation | Self::DropConfiguration | Self::CompleteEarly | Self::WrongTag => Clause::Stale,
-            Self::KeepMemory | Self::ForeignTables => Clause::Isolation,
+            Self::KeepShadow => Clause::Stale,
+            Self::KeepMemory | Self::KeepShadowMemory | Self::ForeignTables => Clause::Isolation,
+            Self::KeepTag | Self::ShareTag => Clause::Domains,
             Self::LoseCommand | Self::SwapCommands => Clause::Order,
             Self::Gap => Clause::Denied,
             Self::KeepRemoved => Clause::Removed,

@@ -10,7 +10,7 @@
 //! The same seed tells the same story, byte for byte. [`run`] tells one and judges it, [`shrink`] makes a bad one short.
 //!
 //! ```
-//! let plan = viommu_sim::Plan::of(7);
+//! let plan = viommu_sim::Plan::of(viommu_sim::Vendor::ArmSmmuv3, 7);
 //! let outcome = viommu_sim::run(&plan, viommu_sim::Options::default());
 //! assert!(outcome.violation.is_none(), "{:?}", outcome.violation);
 //! assert!(outcome.counters.get("dma.judged") > 0);
@@ -30,6 +30,6 @@ mod world;
 pub use counters::Counters;
 pub use inject::Injection;
 pub use oracle::{Clause, Violation};
-pub use plan::Plan;
+pub use plan::{Plan, Vendor};
 pub use shrink::shrink;
 pub use world::{Options, Outcome, run};

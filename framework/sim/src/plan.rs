@@ -4,15 +4,57 @@
 mod generate;
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 use viommu::backend::ObjectKind;
 
 /// Host streams from one machine's first to the next one's.
 pub(crate) const STREAMS: u32 = 0x60;
 
+/// Who made the IOMMU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Vendor {
+    /// Arm SMMUv3: guests are nested.
+    ArmSmmuv3,
+    /// AMD-Vi: guests with GCR3 tables are nested, guests with v1 tables shadowed.
+    AmdVi,
+    /// Intel VT-d: guests in scalable mode are nested, guests in legacy mode shadowed.
+    IntelVtd,
+}
+
+impl Vendor {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::ArmSmmuv3, Self::AmdVi, Self::IntelVtd];
+
+    /// Its name: that of its plugin.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ArmSmmuv3 => "arm-smmuv3",
+            Self::AmdVi => "amd-vi",
+            Self::IntelVtd => "intel-vtd",
+        }
+    }
+
+    /// Whose IOMMU a seed tells of, if nobody says: each in turn.
+    pub fn of(seed: u64) -> Self {
+        Self::ALL[(seed % Self::ALL.len() as u64) as usize]
+    }
+}
+
+impl FromStr for Vendor {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|vendor| vendor.name() == name);
+        found.ok_or_else(|| format!("there is no vendor \"{name}\", but {}", Self::ALL.map(Self::name).join(", ")))
+    }
+}
+
 /// A whole world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
+    /// Of the one IOMMU in it.
+    pub vendor: Vendor,
     /// The seed of the schedule, and the name of all this.
     pub seed: u64,
     /// The machine below.
@@ -49,6 +91,8 @@ pub struct VmPlan {
     pub number: u32,
     /// Whether its guest keeps the rules. One that does not is promised nothing but that it reaches only itself.
     pub correct: bool,
+    /// The hardware cannot walk its guest's page tables: copies of them are kept.
+    pub shadowed: bool,
     /// Its IOMMU sends messages (MSI).
     pub messages: bool,
     /// Its IOMMU takes invalidations of ranges.
@@ -139,7 +183,7 @@ pub enum Action {
     Map { space: u8, slot: u8, count: u8, frame: u16, writable: bool },
     /// A large leaf, instead of whatever is there.
     MapBlock { space: u8, group: u8, block: u8, writable: bool },
-    /// Takes pages out.
+    /// Takes pages out, from the next one on that is there.
     Unmap { space: u8, slot: u8, count: u8, by: By, sync: Signal },
     /// Other memory behind a page: out, invalidated, in.
     Remap { space: u8, slot: u8, frame: u16, by: By },
@@ -236,6 +280,7 @@ pub enum Call {
     Detach,
     Flush,
     Destroy,
+    ShadowChange,
 }
 
 /// Why a call of the backend failed.
@@ -307,12 +352,14 @@ impl fmt::Display for Plan {
         let HostPlan { shards, mailbox, sync_limit, ring_log2, tags, pace, speculation } = &self.host;
         writeln!(
             f,
-            "host: {shards} shard(s){}, SYNC limit {sync_limit:?}, ring of 2^{ring_log2}, {tags} tags, up to {pace} us a \
+            "host: {}, {shards} shard(s){}, SYNC limit {sync_limit:?}, ring of 2^{ring_log2}, {tags} tags, up to {pace} us a \
              command, {speculation}% speculation",
+            self.vendor.name(),
             if *mailbox { " by mailbox" } else { "" }
         )?;
         for vm in &self.vms {
             let manners = if vm.correct { "correct" } else { "malicious" };
+            let manners = if vm.shadowed { format!("{manners}, shadowed") } else { manners.to_owned() };
             writeln!(f, "VM {}: {manners}, queue of 2^{}", vm.number, vm.queue_log2)?;
             for device in &vm.devices {
                 let DevicePlan { number, stream, virt_id, present, .. } = device;

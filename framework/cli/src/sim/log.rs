@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
-use viommu_sim::{Outcome, Plan};
+use viommu_sim::{Outcome, Plan, Vendor};
 
 /// Where it is written.
 pub(super) struct Log(BufWriter<Box<dyn Write>>);
@@ -19,8 +19,8 @@ impl Log {
     }
 
     /// One seed: its plan, its lines, its end.
-    pub(super) fn seed(&mut self, seed: u64, outcome: &Outcome) -> io::Result<()> {
-        writeln!(self.0, "seed {seed}\n{}", Plan::of(seed))?;
+    pub(super) fn seed(&mut self, vendor: Vendor, seed: u64, outcome: &Outcome) -> io::Result<()> {
+        writeln!(self.0, "seed {seed}\n{}", Plan::of(vendor, seed))?;
         for line in &outcome.log {
             writeln!(self.0, "{line}")?;
         }

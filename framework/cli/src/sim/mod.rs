@@ -3,18 +3,19 @@
 mod log;
 mod run;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
-use viommu_sim::{Counters, Injection, Options, Outcome, Plan, Violation, shrink};
+use viommu_sim::{Counters, Injection, Options, Outcome, Plan, Vendor, Violation, shrink};
 
 /// Exit status of a command line that cannot be carried out.
 const BAD_USE: u8 = 2;
 
 /// Run whole hosts with random guests and faults, one after the other, each told by its seed.
 ///
-/// A seed draws one to four virtual machines, what their guests do (maps, unmaps, table changes, invalidations in batches
+/// A seed draws one IOMMU (each vendor's in turn, unless --vendor says which), one to four virtual machines, what their guests do (maps, unmaps, table changes, invalidations in batches
 /// with and without SYNC, resets, devices that come and go, attacks), what fails, and the order in which everything
 /// happens. Every DMA is judged: nothing that a guest invalidated is used after the guest has seen its SYNC, nothing
 /// reaches another machine, and at the end every object, tag and byte is back. The same seed is the same story, byte for
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// The first seed
     #[arg(long, value_name = "S", default_value_t = 0)]
     first: u64,
+    /// The IOMMU of every seed (arm-smmuv3, amd-vi, intel-vtd); default: each in turn, by the seed
+    #[arg(long, value_name = "NAME")]
+    vendor: Option<Vendor>,
     /// Threads, each with worlds of its own; default: one for each processor
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
@@ -53,10 +57,19 @@ fn injections() -> String {
     format!("Break something on purpose, to see the oracle complain (by which clause): {}", all.join(", "))
 }
 
+impl Args {
+    /// Whose IOMMU a seed tells of.
+    fn vendor_of(&self, seed: u64) -> Vendor {
+        self.vendor.unwrap_or_else(|| Vendor::of(seed))
+    }
+}
+
 /// What a run of seeds came to.
 struct Summary {
     first: u64,
     seeds: u64,
+    /// Seeds of each vendor.
+    vendors: BTreeMap<Vendor, u64>,
     /// In the order of the seeds.
     failed: Vec<(u64, Violation)>,
     steps: u64,
@@ -82,11 +95,15 @@ pub(crate) fn run(args: Args) -> ExitCode {
     let start = Instant::now();
     let (mut failed, mut steps, mut counters) = (Vec::new(), 0, Counters::default());
     let mut broken = None;
-    run::seeds(args.first..end, threads, options, |seed, outcome: Outcome| {
+    let chosen = args.vendor;
+    let vendor = move |seed| chosen.unwrap_or_else(|| Vendor::of(seed));
+    let mut vendors = BTreeMap::new();
+    run::seeds(args.first..end, vendor, threads, options, |seed, outcome: Outcome| {
+        *vendors.entry(vendor(seed)).or_default() += 1;
         steps += outcome.steps;
         counters.merge(&outcome.counters);
         if let Some(log) = &mut log
-            && let Err(error) = log.seed(seed, &outcome)
+            && let Err(error) = log.seed(vendor(seed), seed, &outcome)
         {
             broken.get_or_insert(error);
         }
@@ -97,7 +114,7 @@ pub(crate) fn run(args: Args) -> ExitCode {
         return ExitCode::from(BAD_USE);
     }
     let seconds = start.elapsed().as_secs_f64();
-    let summary = Summary { first: args.first, seeds: args.seeds.get(), failed, steps, counters, seconds };
+    let summary = Summary { first: args.first, seeds: args.seeds.get(), vendors, failed, steps, counters, seconds };
     summary.show(&args);
     if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -131,27 +148,33 @@ impl Summary {
     }
 
     fn verdict(&self) -> String {
-        let Self { first, seeds, failed, steps, counters, seconds } = self;
+        let Self { first, seeds, vendors, failed, steps, counters, seconds } = self;
+        let vendors: Vec<_> = vendors.iter().map(|(vendor, seeds)| format!("{} {seeds}", vendor.name())).collect();
+        let vendors = vendors.join(", ");
         let end = first + seeds;
         let (judged, seen) = (counters.get("dma.judged"), counters.get("sync.seen"));
         let work = format!("{steps} steps, {judged} DMA judged, {seen} SYNCs seen, {seconds:.1} s");
         match failed.first() {
-            None => format!("sim: {seeds} seeds passed ({first}..{end}), {work}"),
+            None => format!("sim: {seeds} seeds passed ({first}..{end}: {vendors}), {work}"),
             Some((seed, violation)) => {
                 let count = failed.len();
                 let clause = violation.clause.name();
-                format!("sim: {count} of {seeds} seeds failed ({first}..{end}), the first is {seed} ({clause}), {work}")
+                format!(
+                    "sim: {count} of {seeds} seeds failed ({first}..{end}: {vendors}), the first is {seed} ({clause}), {work}"
+                )
             }
         }
     }
 
     fn json(&self) -> serde_json::Value {
+        let vendors: BTreeMap<_, _> = self.vendors.iter().map(|(vendor, seeds)| (vendor.name(), seeds)).collect();
         let failed = self.failed.iter().map(|(seed, violation)| {
             serde_json::json!({ "seed": seed, "clause": violation.clause.name(), "vm": violation.vm, "what": violation.what })
         });
         serde_json::json!({
             "first": self.first,
             "seeds": self.seeds,
+            "vendors": vendors,
             "passed": self.failed.is_empty(),
             "failed": failed.collect::<Vec<_>>(),
             "steps": self.steps,
@@ -164,7 +187,8 @@ impl Summary {
 /// The story of a failed seed, as short as it gets.
 fn tell(seed: u64, violation: &Violation, args: &Args) -> String {
     let options = Options { log: false, injection: args.inject };
-    let whole = Plan::of(seed);
+    let vendor = args.vendor_of(seed);
+    let whole = Plan::of(vendor, seed);
     let (plan, violation) = if args.no_shrink {
         (whole.clone(), violation.clone())
     } else {
@@ -174,8 +198,9 @@ fn tell(seed: u64, violation: &Violation, args: &Args) -> String {
     };
     let inject = args.inject.map_or_else(String::new, |injection| format!(" --inject {}", injection.name()));
     format!(
-        "seed {seed} failed: {violation}\nits story ({} of {} parts):\n{plan}to repeat it: viommu sim --first {seed} --seeds 1{inject} --log -\n",
+        "seed {seed} failed: {violation}\nits story ({} of {} parts):\n{plan}to repeat it: viommu sim --vendor {} --first {seed} --seeds 1{inject} --log -\n",
         plan.size(),
-        whole.size()
+        whole.size(),
+        vendor.name()
     )
 }

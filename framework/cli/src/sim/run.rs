@@ -7,13 +7,19 @@ use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use viommu_sim::{Options, Outcome, Plan};
+use viommu_sim::{Options, Outcome, Plan, Vendor};
 
 /// Threads with this name tell worlds; a panic in one is a finding, and found by whoever runs it.
 const NAME: &str = "viommu-sim";
 
-/// Runs these seeds and hands on each outcome, in the order of the seeds.
-pub(super) fn seeds(seeds: Range<u64>, threads: usize, options: Options, mut done: impl FnMut(u64, Outcome)) {
+/// Runs these seeds, each on the IOMMU that `vendor` says, and hands on each outcome, in the order of the seeds.
+pub(super) fn seeds(
+    seeds: Range<u64>,
+    vendor: impl Fn(u64) -> Vendor + Copy + Send,
+    threads: usize,
+    options: Options,
+    mut done: impl FnMut(u64, Outcome),
+) {
     silence();
     let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} seeds {eta}").ok();
     let bar = ProgressBar::new(seeds.end - seeds.start);
@@ -25,7 +31,7 @@ pub(super) fn seeds(seeds: Range<u64>, threads: usize, options: Options, mut don
             let (sender, next, end) = (sender.clone(), &next, seeds.end);
             let work = move || {
                 while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < end) {
-                    if sender.send((seed, viommu_sim::run(&Plan::of(seed), options))).is_err() {
+                    if sender.send((seed, viommu_sim::run(&Plan::of(vendor(seed), seed), options))).is_err() {
                         return;
                     }
                 }

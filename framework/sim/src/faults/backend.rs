@@ -1,5 +1,6 @@
 //! The backend with calls that fail and change nothing, and, for injections, with calls that lie.
 
+use super::taking_memory;
 use crate::inject::Injection;
 use crate::oracle::Oracle;
 use crate::plan::{Call, Errno, Fault, STREAMS};
@@ -103,7 +104,10 @@ impl Objects for FaultyBackend {
         if self.breaks(Injection::KeepMemory) {
             return Ok(length);
         }
-        self.inner.ioas_unmap(ioas, iova, length).await
+        taking_memory(true);
+        let unmapped = self.inner.ioas_unmap(ioas, iova, length).await;
+        taking_memory(false);
+        unmapped
     }
 
     async fn nest_parent_alloc(&self, ioas: u32) -> Result<u32, Cause> {
@@ -155,6 +159,10 @@ impl Objects for FaultyBackend {
     }
 
     fn shadow_change(&self, hwpt: u32, gone: &[GuestMapping], new: &[GuestMapping]) -> Result<(), Cause> {
+        self.call(Call::ShadowChange)?;
+        if !gone.is_empty() && self.breaks(Injection::KeepShadow) {
+            return Ok(());
+        }
         self.inner.shadow_change(hwpt, gone, new)
     }
 

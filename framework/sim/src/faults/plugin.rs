@@ -1,8 +1,9 @@
 //! A vendor's plugin that panics in the n-th call for one machine, around one that does not.
 //!
-//! Which machine a call is for, the plugin tells by the revision in its ID registers: each machine is shown another one.
+//! Which machine a call is for, the plugin tells by a register that no IOMMU has.
 
-use crate::guest::arm_smmuv3::machine_of;
+use super::driver::Watching;
+use crate::guest::machine_of;
 use crate::plan::{Fault, Part};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -61,7 +62,7 @@ impl<V: Vendor> Vendor for Panicking<V> {
     const INFO: VendorInfo = V::INFO;
     type Frontend = Of<V::Frontend>;
     type Codec = Of<V::Codec>;
-    type Driver = V::Driver;
+    type Driver = Watching<V::Driver>;
     type Model = V::Model;
 
     fn frontend(registers: &[Register]) -> Result<Self::Frontend, Refusal> {
@@ -71,7 +72,7 @@ impl<V: Vendor> Vendor for Panicking<V> {
         Ok(Of { machine: machine_of(registers), part: V::codec(registers)? })
     }
     fn driver(hardware: Box<dyn Hardware>) -> Result<Self::Driver, Refusal> {
-        V::driver(hardware)
+        V::driver(hardware).map(Watching::new)
     }
     fn model(host: Box<dyn ModelHost>, config: ModelConfig<'_>) -> Result<Self::Model, Refusal> {
         V::model(host, config)

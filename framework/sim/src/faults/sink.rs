@@ -2,7 +2,7 @@
 //! before or behind it.
 
 use crate::inject::Injection;
-use crate::oracle::{Clause, Language, Oracle, Violation};
+use crate::oracle::{Clause, Inner, Language, Oracle, Violation, commands};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,18 +27,18 @@ impl Watched {
     fn before(&self, words: &mut Vec<u64>) {
         let nth = self.invalidations.fetch_add(1, Ordering::Relaxed);
         if self.breaks(Injection::LoseCommand) && nth % 3 == 1 {
-            words.truncate(words.len().saturating_sub(2));
+            words.truncate(words.len().saturating_sub(self.language.words));
         }
-        if self.breaks(Injection::SwapCommands) && words.len() >= 4 {
-            words.rotate_left(2);
+        if self.breaks(Injection::SwapCommands) && words.len() >= 2 * self.language.words {
+            words.rotate_left(self.language.words);
         }
     }
 
     /// What an injection leaves of the commands that the oracle has seen.
     fn behind(&self, words: &mut Vec<u64>) {
-        let commands = std::mem::take(words);
-        for command in commands.as_chunks::<2>().0 {
-            let invalidates = (self.language.invalidation)(*command).is_some();
+        let given = std::mem::take(words);
+        for command in commands(&given, self.language.words) {
+            let invalidates = (self.language.invalidation)(command).is_some();
             let count = || self.invalidations.fetch_add(1, Ordering::Relaxed);
             let lost = match self.injection {
                 Some(Injection::DropInvalidation) => invalidates && count() % 3 == 0,
@@ -46,12 +46,14 @@ impl Watched {
                 _ => false,
             };
             if lost {
+                simulation::note(|| format!("lost on its way to the hardware: {command:x?}"));
                 continue;
             }
-            match self.injection {
-                Some(Injection::WrongTag) if invalidates => words.extend((self.language.with_other_tag)(*command)),
-                _ => words.extend(command),
-            }
+            let command = match self.injection {
+                Some(Injection::WrongTag) if invalidates => (self.language.with_other_tag)(command),
+                _ => command,
+            };
+            words.extend(&command[..self.language.words]);
         }
     }
 }
@@ -71,10 +73,12 @@ impl Sink for Watched {
         if position.is_ok() {
             let mut inner = self.oracle.lock();
             inner.counters.add("batch.placed", 1);
-            match inner.owners.get(&batch.owner).copied() {
+            let Inner { owners, orders, domains, .. } = &mut *inner;
+            match owners.get(&batch.owner).copied() {
                 Some(vm) => {
-                    if let Some(order) = inner.orders.get_mut(&vm) {
-                        seen.as_chunks::<2>().0.iter().for_each(|command| order.placed(*command));
+                    if let Some(order) = orders.get_mut(&vm) {
+                        let domain_of = |tag| domains.domain_of(vm, tag);
+                        commands(&seen, self.language.words).for_each(|command| order.placed(command, domain_of));
                     }
                 }
                 None => inner.violated(Violation::new(Clause::Order, format!("commands of nobody: {:?}", batch.owner))),

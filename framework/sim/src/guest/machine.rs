@@ -1,7 +1,7 @@
 //! The machine a guest runs on, and whoever runs the machine: registers, memory, devices that come and go.
 
 use crate::oracle::{Clause, Oracle, Violation};
-use crate::plan::VmPlan;
+use crate::plan::{Vendor, VmPlan};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +12,7 @@ use viommu::pipeline::Interrupts;
 use viommu::simulation::{self, Simulation};
 use viommu::vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use viommu::{Cause, Error};
+use viommu_plugin::Register;
 
 /// Tries of an operation that the host refuses: more than there are faults in a plan.
 const TRIES: u32 = 40;
@@ -25,26 +26,54 @@ pub(crate) enum Stopped {
     Violated,
 }
 
-/// Interrupt lines of the guest's IOMMU: how often each was pulsed.
+/// Interrupts of the guest's IOMMU: how often each line was pulsed, and how many messages came.
 #[derive(Debug, Default)]
-pub(crate) struct Line(AtomicU32);
+pub(crate) struct Lines {
+    lines: [AtomicU32; 4],
+    messages: AtomicU32,
+}
 
-impl Line {
-    pub(crate) fn count(&self) -> u32 {
-        self.0.load(Ordering::SeqCst)
+impl Lines {
+    pub(crate) fn line_count(&self, line: usize) -> u32 {
+        self.lines[line].load(Ordering::SeqCst)
+    }
+
+    /// Messages with the data of SYNCs.
+    pub(crate) fn sync_messages(&self) -> u32 {
+        self.messages.load(Ordering::SeqCst)
     }
 }
 
-/// All of them.
-#[derive(Debug, Default)]
-pub(crate) struct Lines(pub(crate) [Line; 4]);
+/// Data of the message that a SYNC sends.
+pub(crate) const SYNC_MESSAGE: u32 = 0x51;
 
 impl Interrupts for Lines {
-    fn msi(&self, _address: u64, _data: u32) {}
+    fn msi(&self, _address: u64, data: u32) {
+        self.messages.fetch_add(u32::from(data == SYNC_MESSAGE), Ordering::SeqCst);
+    }
 
     fn line(&self, line: u32) {
-        self.0[line as usize % 4].0.fetch_add(1, Ordering::SeqCst);
+        self.lines[line as usize % 4].fetch_add(1, Ordering::SeqCst);
     }
+}
+
+/// No IOMMU has a register there: what is in it is the machine's number, for whoever counts a plugin's calls by machine.
+const MACHINE_NUMBER: u64 = 1 << 62;
+
+/// The machine that these ID registers are for.
+pub(crate) fn machine_of(registers: &[Register]) -> u32 {
+    let found = registers.iter().find(|register| register.offset == MACHINE_NUMBER);
+    found.map_or(u32::MAX, |register| register.value as u32)
+}
+
+/// ID registers for a machine: what the host offers, as its plan wants it, and its number.
+pub(crate) fn registers_for(vendor: Vendor, offered: &[Register], plan: &VmPlan) -> Vec<Register> {
+    let mut registers = offered.to_vec();
+    if vendor == Vendor::ArmSmmuv3 {
+        super::arm_smmuv3::messages_and_ranges(&mut registers, plan.messages, plan.ranges);
+    }
+    registers.push(Register { offset: MACHINE_NUMBER, value: plan.number.into() });
+    registers
 }
 
 /// Tries an operation again as long as the host refuses it for reasons that pass.

@@ -26,6 +26,8 @@ impl Allowed {
         if !stream.present.all().any(|present| *present) {
             return allowed;
         }
+        let changes = [shadow.mode.past.len(), stream.entry.past.len(), stream.contexts.len()];
+        allowed.refusal |= shadow.gaps && changes != [0; 3];
         for mode in shadow.mode.all() {
             match mode {
                 Mode::Abort => allowed.refusal = true,
@@ -62,6 +64,8 @@ impl Allowed {
             Some(leaf) => self.by_leaf(shadow, leaf, iova),
             None => self.refusal = true,
         }
+        let unknown = shadow.unknown.get(&context.tag).into_iter().flatten();
+        self.refusal |= unknown.into_iter().any(|(leaf, _)| leaf.covers(iova));
         let cached = shadow.cached.get(&context.tag).into_iter().flatten().map(|(leaf, _)| leaf);
         cached.filter(grants).for_each(|leaf| self.by_leaf(shadow, leaf, iova));
     }

@@ -1,15 +1,18 @@
 //! The oracle: knows what each guest may get, judges every answer, every command and the end of the world.
 
 mod allowed;
+mod domains;
 mod order;
 mod shadow;
 mod violation;
 
-pub(crate) use order::{Language, Order};
+pub(crate) use domains::Owned;
+pub(crate) use order::{Command, Language, Order, commands};
 pub(crate) use shadow::{Context, Effect, Entry, History, Leaf, Mode, Shadow, Window};
 pub use violation::{Clause, Violation};
 
 use crate::Counters;
+use domains::Domains;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,6 +39,8 @@ pub(crate) struct Inner {
     patience: Duration,
     /// Faults of stage 1 that devices had, by machine, device and address.
     faulted: BTreeSet<(u32, u32, u64)>,
+    /// Tags of the hardware.
+    pub(crate) domains: Domains,
 }
 
 impl Oracle {
@@ -95,6 +100,11 @@ impl Oracle {
         inner.judge(vm, virt_id, request, answer);
     }
 
+    /// Pages that changed lately for a device, the newest first: first address and log2 of the size.
+    pub(crate) fn changed_lately(&self, vm: u32, virt_id: u32) -> Vec<(u64, u8)> {
+        self.lock().vms.get(&vm).map(|shadow| shadow.changed_lately(virt_id)).unwrap_or_default()
+    }
+
     /// The guest of `vm` has seen the SYNC at this place of its queue.
     pub(crate) fn synced(&self, vm: u32, at: u64) {
         let mut inner = self.lock();
@@ -113,9 +123,9 @@ impl Inner {
         self.violation.get_or_insert(violation);
     }
 
-    /// Whether a device had a fault at this address.
-    pub(crate) fn has_faulted(&self, vm: u32, virt_id: u32, iova: u64) -> bool {
-        self.faulted.contains(&(vm, virt_id, iova))
+    /// Whether a device had a fault at one of these addresses.
+    pub(crate) fn has_faulted(&self, vm: u32, virt_id: u32, first: u64, last: u64) -> bool {
+        self.faulted.range((vm, virt_id, first)..=(vm, virt_id, last)).next().is_some()
     }
 
     /// What the host told since the last time.
@@ -142,7 +152,8 @@ impl Inner {
     }
 
     fn judge(&mut self, vm: u32, virt_id: u32, request: &Request, answer: &Answer) {
-        if answer.status == Status::FAULT && request.flags & Request::SPECULATIVE == 0 {
+        let passed = matches!(answer.status, Status::OK | Status::BYPASS | Status::DISABLED);
+        if !passed && request.flags & Request::SPECULATIVE == 0 {
             self.faulted.insert((vm, virt_id, request.iova));
         }
         let Some(shadow) = self.vms.get(&vm) else { return };
@@ -153,14 +164,15 @@ impl Inner {
                 return self.violated(Violation::of_vm(Clause::Liveness, vm, what));
             }
         }
-        let passed = matches!(answer.status, Status::OK | Status::BYPASS | Status::DISABLED);
         let allowed = shadow.allowed(virt_id, request.iova, request.access & 2 != 0);
         self.counters.add("dma.judged", 1);
         self.counters.add(if passed { "dma.translated" } else { "dma.refused" }, 1);
         if allowed.outputs.len() + usize::from(allowed.refusal) > 1 {
             self.counters.add("dma.freedom", 1);
         }
+        let interrupt = shadow.interrupts.is_some_and(|(first, last)| (first..=last).contains(&request.iova));
         let clause = match passed {
+            true if interrupt && answer.output == request.iova => return,
             true if shadow.is_absent(virt_id) => Clause::Removed,
             true if shadow.quarantined => Clause::Quarantine,
             true if !shadow.owns(answer.output) => Clause::Isolation,

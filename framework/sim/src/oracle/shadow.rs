@@ -10,6 +10,9 @@ use super::allowed::Allowed;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+/// Pages remembered as changed lately.
+const RECENT: usize = 6;
+
 /// A moment in the order of what a guest did.
 pub(crate) type Tick = u64;
 
@@ -31,6 +34,13 @@ impl<T> History<T> {
     /// Forgets what was replaced up to `tick`.
     fn kill(&mut self, tick: Tick) -> Vec<T> {
         self.past.extract_if(.., |(_, at)| *at <= tick).map(|(value, _)| value).collect()
+    }
+    /// Whether it is `value` and was nothing else that may be cached.
+    fn is_settled(&self, value: &T) -> bool
+    where
+        T: PartialEq,
+    {
+        self.past.is_empty() && self.now == *value
     }
     pub(crate) fn all(&self) -> impl Iterator<Item = &T> {
         std::iter::once(&self.now).chain(self.past.iter().map(|(value, _)| value))
@@ -74,8 +84,12 @@ pub(crate) struct Leaf {
 }
 
 impl Leaf {
-    fn last(&self) -> u64 {
+    /// Its last address.
+    pub(crate) fn last(&self) -> u64 {
         self.base + ((1 << self.log2) - 1)
+    }
+    fn touches(&self, first: u64, last: u64) -> bool {
+        self.base <= last && self.last() >= first
     }
     pub(crate) fn covers(&self, iova: u64) -> bool {
         (self.base..=self.last()).contains(&iova)
@@ -123,6 +137,15 @@ pub(crate) struct Shadow {
     pub(crate) roots: BTreeMap<u64, Vec<Leaf>>,
     /// Leaves that are in no table any more, or in none that is in use.
     pub(crate) cached: BTreeMap<u16, Vec<(Leaf, Tick)>>,
+    /// Leaves that came and were not announced yet, of guests that must: hardware may not know them.
+    pub(crate) unknown: BTreeMap<u16, Vec<(Leaf, Tick)>>,
+    /// By tag, first address and log2 of the size of pages that changed lately, or may be cached no longer: what devices
+    /// should try. The newest last.
+    recent: BTreeMap<u16, VecDeque<(u64, u8)>>,
+    /// Addresses of interrupts: no DMA, and not translated.
+    pub(crate) interrupts: Option<(u64, u64)>,
+    /// While an entry, a context or the mode changes, devices may be refused.
+    pub(crate) gaps: bool,
     pub(crate) windows: Vec<Window>,
     /// Commands in the queue, with their place in it.
     pending: VecDeque<(u64, Tick, Effect)>,
@@ -144,6 +167,10 @@ impl Shadow {
             contexts: BTreeMap::new(),
             roots: BTreeMap::new(),
             cached: BTreeMap::new(),
+            unknown: BTreeMap::new(),
+            recent: BTreeMap::new(),
+            interrupts: None,
+            gaps: false,
             windows: Vec::new(),
             pending: VecDeque::new(),
             forgiven: None,
@@ -163,10 +190,39 @@ impl Shadow {
         self.streams.insert(virt_id, Stream { present, entry, contexts: Vec::new() });
     }
 
-    /// A leaf appeared where none was.
-    pub(crate) fn map(&mut self, root: u64, leaf: Leaf) {
-        self.next();
+    /// A leaf appeared where none was; if such must be announced, hardware need not know it before.
+    pub(crate) fn map(&mut self, root: u64, leaf: Leaf, announced: bool) {
+        let now = self.next();
         self.roots.entry(root).or_default().push(leaf);
+        for tag in self.tags_of(root) {
+            self.notice(tag, &leaf);
+            if announced {
+                self.unknown.entry(tag).or_default().push((leaf, now));
+            }
+        }
+    }
+
+    fn notice(&mut self, tag: u16, leaf: &Leaf) {
+        let (page, recent) = ((leaf.base, leaf.log2), self.recent.entry(tag).or_default());
+        recent.retain(|other| *other != page);
+        if recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(page);
+    }
+
+    /// Pages that changed lately for this device, the newest first: first address and log2 of the size.
+    pub(crate) fn changed_lately(&self, virt_id: u32) -> Vec<(u64, u8)> {
+        let entries = self.streams.get(&virt_id).into_iter().flat_map(|stream| stream.entry.all());
+        let contexts = entries.filter_map(|entry| match entry {
+            Entry::Context(address) => self.contexts.get(address).copied().flatten(),
+            _ => None,
+        });
+        contexts
+            .filter_map(|context| self.recent.get(&context.tag))
+            .flat_map(|recent| recent.iter().rev())
+            .copied()
+            .collect()
     }
 
     /// The leaf that starts at `base` is no longer in the tables.
@@ -176,6 +232,7 @@ impl Shadow {
         let Some(at) = leaves.iter().position(|leaf| leaf.base == base) else { return };
         let leaf = leaves.swap_remove(at);
         for tag in self.tags_of(root) {
+            self.notice(tag, &leaf);
             self.cached.entry(tag).or_default().push((leaf, now));
         }
     }
@@ -230,9 +287,16 @@ impl Shadow {
     fn invalidate(&mut self, effect: Effect, tick: Tick) {
         match effect {
             Effect::Leaves { tag, first, last } => {
-                for (_, cached) in self.cached.iter_mut().filter(|(of, _)| tag.is_none_or(|tag| tag == **of)) {
-                    cached.retain(|(leaf, at)| *at > tick || leaf.base > last || leaf.last() < first);
+                let mut gone = Vec::new();
+                for (of, cached) in self.cached.iter_mut().filter(|(of, _)| tag.is_none_or(|tag| tag == **of)) {
+                    let named = |(leaf, at): &mut (Leaf, Tick)| *at <= tick && leaf.touches(first, last);
+                    gone.extend(cached.extract_if(.., named).map(|(leaf, _)| (*of, leaf)));
                 }
+                for (_, unknown) in self.unknown.iter_mut().filter(|(of, _)| tag.is_none_or(|tag| tag == **of)) {
+                    unknown.retain(|(leaf, at)| *at > tick || !leaf.touches(first, last));
+                }
+                // Now nothing may use them: the best of moments to try.
+                gone.iter().for_each(|(tag, leaf)| self.notice(*tag, leaf));
             }
             Effect::Entries { first, last } => {
                 let named: Vec<_> = self.streams.range(first..=last.max(first)).map(|(id, _)| *id).collect();
@@ -290,6 +354,7 @@ impl Shadow {
         self.mode.kill(now);
         self.pending.clear();
         self.cached.clear();
+        self.unknown.clear();
         self.roots.clear();
         self.contexts.clear();
         for stream in self.streams.values_mut() {
@@ -336,9 +401,29 @@ impl Shadow {
 
     pub(crate) fn backing_is_set(&mut self, base: u64) {
         let now = self.next();
-        if let Some(window) = self.windows.iter_mut().find(|window| window.base == base) {
-            window.backing.kill(now);
+        let Some(window) = self.windows.iter_mut().find(|window| window.base == base) else { return };
+        window.backing.kill(now);
+        let memory = base..base + window.length;
+        let concerned = |(root, leaves): (&u64, &Vec<Leaf>)| {
+            leaves.iter().filter(|leaf| memory.contains(&leaf.output)).map(|leaf| (*root, *leaf)).collect::<Vec<_>>()
+        };
+        let leaves: Vec<_> = self.roots.iter().flat_map(concerned).collect();
+        for (root, leaf) in leaves {
+            self.tags_of(root).into_iter().for_each(|tag| self.notice(tag, &leaf));
         }
+    }
+
+    /// Whether the host has a tag for the guest's domain `tag`, for certain: a device is translated under it, and nothing
+    /// of that is about to change.
+    pub(crate) fn resides(&self, tag: u16) -> bool {
+        let settled = self.correct && self.forgiven.is_none() && self.mode.is_settled(&Mode::Translate);
+        let leads = |stream: &Stream| {
+            stream.present.is_settled(&true)
+                && stream.entry.past.is_empty()
+                && stream.contexts.is_empty()
+                && matches!(stream.entry.now, Entry::Context(at) if self.contexts.get(&at).copied().flatten().is_some_and(|context| context.tag == tag))
+        };
+        settled && self.streams.values().any(leads)
     }
 
     /// Whether the host physical address is this machine's, or may still be.

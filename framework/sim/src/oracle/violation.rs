@@ -21,6 +21,8 @@ pub enum Clause {
     Liveness,
     /// A guest hears of its own devices' faults only.
     Events,
+    /// What hardware caches for a guest's domain carries a tag that nothing else has, and that was flushed before.
+    Domains,
     /// At the end every object is gone.
     Objects,
     /// At the end every tag is free.
@@ -45,6 +47,7 @@ impl Clause {
             Self::Order => "order",
             Self::Liveness => "liveness",
             Self::Events => "events",
+            Self::Domains => "domains",
             Self::Objects => "objects",
             Self::Tags => "tags",
             Self::Memory => "memory",

@@ -2,7 +2,7 @@
 
 use super::{
     Action, Attack, By, Call, ContextScope, DevicePlan, Errno, Fault, HostPlan, Part, Plan, STREAMS, Scope, Signal,
-    Target, VmPlan,
+    Target, Vendor, VmPlan,
 };
 use crate::draw::Draw;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const ACTIONS: [(u32, Kind); 22] = [
     (2, Kind::TakeMemory),
     (2, Kind::GiveMemory),
     (1, Kind::ReadEvents),
-    (3, Kind::Idle),
+    (12, Kind::Idle),
 ];
 
 #[derive(Clone, Copy)]
@@ -76,7 +76,7 @@ const ATTACKS: [Attack; 12] = [
 ];
 
 /// Calls of the backend that fail, with the highest number of the one that does.
-const CALLS: [(Call, u32); 16] = [
+const CALLS: [(Call, u32); 17] = [
     (Call::Reload, 6),
     (Call::IoasAlloc, 4),
     (Call::Map, 4),
@@ -93,6 +93,8 @@ const CALLS: [(Call, u32); 16] = [
     (Call::Detach, 6),
     (Call::Flush, 2),
     (Call::Destroy, 30),
+    // Last, and only where there are shadows.
+    (Call::ShadowChange, 20),
 ];
 
 const HANDLERS: [(ObjectKind, &str); 16] = [
@@ -116,29 +118,33 @@ const HANDLERS: [(ObjectKind, &str); 16] = [
 
 impl Plan {
     /// The plan of a seed.
-    pub fn of(seed: u64) -> Self {
+    pub fn of(vendor: Vendor, seed: u64) -> Self {
         let mut draw = Draw::new(seed, 1);
         let vms = draw.weighted(&[(2, 1), (4, 2), (3, 3), (1, 4)]);
         let malicious = draw.chance(50).then(|| draw.below(vms));
-        let vms: Vec<_> = (0..vms).map(|number| vm(seed, number, malicious != Some(number))).collect();
-        Self { seed, host: host(seed, vms.len() as u32), faults: faults(seed, vms.len() as u32), vms }
+        let vms: Vec<_> = (0..vms).map(|number| vm(vendor, seed, number, malicious != Some(number))).collect();
+        let (host, faults) = (host(vendor, seed, &vms), faults(vendor, seed, vms.len() as u32));
+        Self { vendor, seed, host, faults, vms }
     }
 }
 
-fn host(seed: u64, vms: u32) -> HostPlan {
+fn host(vendor: Vendor, seed: u64, vms: &[VmPlan]) -> HostPlan {
     let mut draw = Draw::new(seed, 2);
+    // For each machine: its stage 2, and where domains have tags, each device's and one more while it moves.
+    let domains = |vm: &VmPlan| if vendor == Vendor::ArmSmmuv3 { 0 } else { vm.devices.len() as u32 + 1 };
+    let least: u32 = vms.iter().map(|vm| 1 + domains(vm)).sum();
     HostPlan {
         shards: draw.pick(&[1, 1, 2, 3]),
         mailbox: draw.chance(25),
         sync_limit: Duration::from_millis(draw.pick(&[4, 10])),
         ring_log2: draw.pick(&[4, 5, 6, 8]),
-        tags: vms + draw.below(3),
+        tags: least + draw.below(3),
         pace: draw.pick(&[1, 5, 25]),
         speculation: draw.pick(&[0, 10, 40]),
     }
 }
 
-fn vm(seed: u64, number: u32, correct: bool) -> VmPlan {
+fn vm(vendor: Vendor, seed: u64, number: u32, correct: bool) -> VmPlan {
     let mut draw = Draw::new(seed, 0x100 + u64::from(number));
     let count = draw.pick(&[1, 1, 2, 2, 3]);
     let first = draw.below(0x60);
@@ -150,11 +156,20 @@ fn vm(seed: u64, number: u32, correct: bool) -> VmPlan {
         devices.push(DevicePlan { number: device, stream, virt_id, seed: draw.word(), present });
     }
     let mut actions: Vec<_> = (0..count).map(|device| assign(&mut draw, device as u8, Signal::Poll)).collect();
+    if draw.chance(60) {
+        actions.push(Action::GiveMemory);
+    }
     for _ in 0..draw.range(8, 36) {
         actions.push(if correct || draw.chance(45) { action(&mut draw) } else { attack(&mut draw) });
     }
     let (messages, ranges) = (draw.chance(50), draw.chance(60));
-    VmPlan { number, correct, messages, ranges, queue_log2: draw.pick(&[2, 3, 4, 6]), devices, actions }
+    let shadowed = vendor != Vendor::ArmSmmuv3 && Draw::new(seed, 0x200 + u64::from(number)).chance(45);
+    VmPlan { number, correct, shadowed, messages, ranges, queue_log2: draw.pick(&[2, 3, 4, 6]), devices, actions }
+}
+
+/// Mostly one: what happens in a space that no device uses, nobody sees.
+fn space(draw: &mut Draw) -> u8 {
+    draw.weighted(&[(6, 0), (2, 1), (1, 2)])
 }
 
 fn by(draw: &mut Draw) -> By {
@@ -170,8 +185,8 @@ fn scope(draw: &mut Draw) -> Scope {
 }
 
 fn assign(draw: &mut Draw, device: u8, sync: Signal) -> Action {
-    let space = Target::Space { space: draw.below(3) as u8, shared: draw.chance(50) };
-    let to = draw.weighted(&[(6, space), (1, Target::Bypass), (1, Target::Abort), (1, Target::Invalid)]);
+    let space = Target::Space { space: space(draw), shared: draw.chance(50) };
+    let to = draw.weighted(&[(10, space), (1, Target::Bypass), (1, Target::Abort), (1, Target::Invalid)]);
     Action::Assign { device, to, scope: scope(draw), sync }
 }
 
@@ -180,10 +195,10 @@ fn attack(draw: &mut Draw) -> Action {
 }
 
 fn action(draw: &mut Draw) -> Action {
-    let (space, slot, device) = (draw.below(3) as u8, draw.below(32) as u8, draw.below(3) as u8);
-    let (frame, group, writable) = (draw.below(2000) as u16, slot / 8, draw.chance(75));
+    let (space, slot, device) = (space(draw), draw.below(32) as u8, draw.below(3) as u8);
+    let (frame, group, writable) = (draw.below(2500) as u16, slot / 8, draw.chance(75));
     match draw.weighted(&ACTIONS) {
-        Kind::Map => Action::Map { space, slot, count: draw.range(1, 6) as u8, frame, writable },
+        Kind::Map => Action::Map { space, slot, count: draw.range(1, 8) as u8, frame, writable },
         Kind::MapBlock => Action::MapBlock { space, group, block: draw.below(3) as u8, writable },
         Kind::Unmap => Action::Unmap { space, slot, count: draw.range(1, 8) as u8, by: by(draw), sync: signal(draw) },
         Kind::Remap => Action::Remap { space, slot, frame, by: by(draw) },
@@ -210,15 +225,16 @@ fn action(draw: &mut Draw) -> Action {
         Kind::TakeMemory => Action::TakeMemory,
         Kind::GiveMemory => Action::GiveMemory,
         Kind::ReadEvents => Action::ReadEvents,
-        Kind::Idle => Action::Idle { micros: draw.below(80) as u16 },
+        Kind::Idle => Action::Idle { micros: draw.below(120) as u16 },
     }
 }
 
-fn faults(seed: u64, vms: u32) -> Vec<Fault> {
+fn faults(vendor: Vendor, seed: u64, vms: u32) -> Vec<Fault> {
+    let calls = if vendor == Vendor::ArmSmmuv3 { &CALLS[..CALLS.len() - 1] } else { &CALLS };
     let mut draw = Draw::new(seed, 3);
     let mut faults = Vec::new();
     for _ in 0..draw.weighted(&[(3, 0), (3, 1), (3, 3), (1, 6)]) {
-        let (call, last) = draw.pick(&CALLS);
+        let (call, last) = draw.pick(calls);
         let errno = draw.pick(&[Errno::NoMemory, Errno::Busy, Errno::TimedOut]);
         let nth = draw.range(1, last);
         faults.push(Fault::Backend { call, nth, errno });

@@ -2,7 +2,7 @@
 
 use super::World;
 use crate::draw::Draw;
-use crate::guest::arm_smmuv3::{GROUPS, LOAN, LOAN_SIZE, RAM, RAM_SIZE, SLOTS, slot};
+use crate::guest::{GROUPS, LOAN, LOAN_SIZE, RAM, RAM_SIZE, SLOTS, slot};
 use crate::plan::DevicePlan;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,8 +11,10 @@ use viommu::simulation::{self, Simulation};
 
 /// Between two looks, at most, in microseconds.
 const PAUSE: u32 = 60;
+/// So often in a hundred, where something changed lately.
+const LATELY: u32 = 75;
 /// Requests at once.
-const BURST: u32 = 4;
+const BURST: u32 = 6;
 
 impl World {
     pub(super) fn spawn_device(&self, vm: u32, device: &DevicePlan, simulation: &Simulation) {
@@ -30,18 +32,42 @@ impl World {
 
     fn request(&self, vm: u32, device: &DevicePlan, draw: &mut Draw) {
         let flags = if draw.chance(25) { Request::SPECULATIVE } else { 0 };
-        let request =
-            Request { stream: device.stream, pasid: u32::MAX, iova: iova(draw), access: draw.range(1, 2), flags };
+        let request = Request {
+            stream: device.stream,
+            pasid: u32::MAX,
+            iova: self.iova(vm, device.virt_id, draw),
+            access: draw.range(1, 2),
+            flags,
+        };
         let mut answers = [Answer::default()];
         match self.platform.hardware.translate(&[request], &mut answers) {
             Ok(1) => self.oracle.judge(vm, device.virt_id, &request, &answers[0]),
             other => panic!("the model does not answer: {other:?}"),
         }
     }
+
+    /// Mostly where something changed lately.
+    fn iova(&self, vm: u32, virt_id: u32, draw: &mut Draw) -> u64 {
+        if !draw.chance(LATELY) {
+            return anywhere(draw);
+        }
+        match self.lately(vm, virt_id, draw) {
+            Some((base, log2)) => base + draw.word() % (1 << log2),
+            None => anywhere(draw),
+        }
+    }
+
+    /// A page that changed lately, rather one of the newest.
+    pub(super) fn lately(&self, vm: u32, virt_id: u32, draw: &mut Draw) -> Option<(u64, u8)> {
+        let changed = self.oracle.changed_lately(vm, virt_id);
+        let below = |draw: &mut Draw| draw.below(changed.len() as u32);
+        let age = below(draw).min(below(draw));
+        changed.get(age as usize).copied()
+    }
 }
 
 /// Mostly what a guest may have mapped.
-fn iova(draw: &mut Draw) -> u64 {
+fn anywhere(draw: &mut Draw) -> u64 {
     let inside = |draw: &mut Draw, base: u64, size: u64| base + draw.word() % size;
     match draw.weighted(&[(14, 0), (3, 1), (2, 2), (1, 3), (1, 4)]) {
         0 => slot(draw.below(SLOTS as u32) as usize) + u64::from(draw.below(0x1000)),

@@ -2,9 +2,9 @@
 
 use super::{Backend, World, physical};
 use crate::draw::Draw;
-use crate::guest::arm_smmuv3::{self, SLOTS, slot};
+use crate::guest::{SLOTS, physical as small, slot};
 use crate::inject::Injection;
-use crate::plan::{Fault, HostPlan, Plan};
+use crate::plan::{DevicePlan, Fault, Plan, VmPlan};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -39,13 +39,14 @@ pub(super) fn now<T>(call: impl Future<Output = Result<T, Cause>>) -> Result<T, 
 
 impl Platform {
     /// Takes over an IOMMU with small queues.
-    pub(super) fn new(plugin: &Plugin, plan: &HostPlan, simulation: &Simulation) -> Self {
+    pub(super) fn new(plugin: &Plugin, plan: &Plan, simulation: &Simulation) -> Self {
+        let (vendor, plan) = (plan.vendor, &plan.host);
         let model = |memory: Arc<PhysicalMemory>, config: ModelConfig<'_>| {
             let made = ModelHardware::new(plugin, memory, config, ModelMode::ByHand);
             made.unwrap_or_else(|cause| panic!("{cause}"))
         };
         let plain = model(PhysicalMemory::new(), ModelConfig::default());
-        let registers = arm_smmuv3::physical(|at| plain.mmio_read(at, 4), plan.ring_log2);
+        let registers = small(vendor, |at| plain.mmio_read(at, 4), plan.ring_log2);
         let memory = PhysicalMemory::new();
         memory.add_dma(physical::DMA, physical::DMA_SIZE).unwrap_or_else(|cause| panic!("{cause}"));
         let hardware = model(memory.clone(), ModelConfig { registers: &registers, ..ModelConfig::default() });
@@ -60,28 +61,33 @@ impl Platform {
         Self { hardware, memory, direct, tags: plan.tags }
     }
 
-    /// Attaches something in each part of the stream table, so that the driver has what it keeps for ever. Bytes in use
-    /// then.
-    pub(super) fn warm_up(&self) -> u64 {
+    /// Attaches each device once, so that the driver has what it keeps for ever. Bytes in use then.
+    pub(super) fn warm_up(&self, machines: &[Vec<DevicePlan>]) -> u64 {
         let direct = &self.direct;
-        let warm = || {
+        let warm = |devices: &[DevicePlan]| {
             let ioas = now(direct.ioas_alloc())?;
             let parent = now(direct.nest_parent_alloc(ioas))?;
             let viommu = now(direct.viommu_alloc(parent))?;
-            for stream in [0, 0x100] {
-                let device = now(direct.device_bind(stream))?;
+            for device in devices {
+                let device = now(direct.device_bind(device.stream))?;
                 now(direct.attach(device, viommu.bypass))?;
                 now(direct.detach(device))?;
                 now(direct.destroy(device))?;
             }
             [viommu.id, parent, ioas].into_iter().try_for_each(|id| now(direct.destroy(id)))
         };
-        warm().unwrap_or_else(|cause| panic!("{cause}"));
+        machines.iter().try_for_each(|devices| warm(devices)).unwrap_or_else(|cause| panic!("{cause}"));
         self.memory.in_use()
     }
 }
 
 impl World {
+    /// Where the hardware translates ahead: often where something changed lately.
+    fn ahead(&self, vm: u32, virt_id: u32, draw: &mut Draw) -> u64 {
+        let lately = if draw.chance(50) { self.lately(vm, virt_id, draw) } else { None };
+        lately.map_or_else(|| slot(draw.below(SLOTS as u32) as usize), |(base, _)| base)
+    }
+
     /// Commands execute one by one, each after a time of its own; the hardware stands still where the plan says so, and
     /// translates ahead of the devices between two commands.
     pub(super) fn spawn_hardware(&self, plan: &Plan, injection: Option<Injection>, simulation: &Simulation) {
@@ -90,19 +96,20 @@ impl World {
             _ => None,
         });
         let (stalls, world, host) = (stalls.collect::<Vec<_>>(), self.clone(), plan.host.clone());
-        let streams: Vec<_> = plan.vms.iter().flat_map(|vm| vm.devices.iter().map(|device| device.stream)).collect();
+        let of_vm = |vm: &VmPlan| {
+            vm.devices.iter().map(|device| (vm.number, device.virt_id, device.stream)).collect::<Vec<_>>()
+        };
+        let streams: Vec<_> = plan.vms.iter().flat_map(of_vm).collect();
         let mut draw = Draw::new(plan.seed, 4);
         simulation.spawn("hardware", move || {
             let mut executed = 0;
             while !world.over.load(Ordering::SeqCst) {
                 if draw.chance(host.speculation) && !streams.is_empty() {
                     let requests: Vec<_> = (0..4)
-                        .map(|_| Request {
-                            stream: draw.pick(&streams),
-                            pasid: u32::MAX,
-                            iova: slot(draw.below(SLOTS as u32) as usize),
-                            access: 0,
-                            flags: Request::SPECULATIVE,
+                        .map(|_| {
+                            let (vm, virt_id, stream) = draw.pick(&streams);
+                            let iova = world.ahead(vm, virt_id, &mut draw);
+                            Request { stream, pasid: u32::MAX, iova, access: 0, flags: Request::SPECULATIVE }
                         })
                         .collect();
                     let mut answers = [Answer::default(); 4];

@@ -8,13 +8,12 @@ mod vm;
 
 pub(crate) use physical::somewhere;
 
-use crate::faults::{FaultyBackend, Panicking, Watched, plan_panics};
-use crate::guest::{Loans, arm_smmuv3};
+use crate::faults::{FaultyBackend, Panicking, Watched, enter_world, plan_panics};
+use crate::guest::{self, Loans};
 use crate::inject::Injection;
 use crate::oracle::{Clause, Oracle, Order, Shadow, Violation, Window};
-use crate::plan::{Fault, Plan};
+use crate::plan::{Fault, Plan, Vendor};
 use crate::{Counters, oracle};
-use arm_smmuv3::LANGUAGE;
 use hardware::Platform;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -61,6 +60,7 @@ pub struct Outcome {
 /// What the tasks of a world share.
 #[derive(Clone)]
 pub(crate) struct World {
+    vendor: Vendor,
     oracle: Oracle,
     platform: Arc<Platform>,
     loans: Loans,
@@ -115,12 +115,19 @@ fn words(panic: &(dyn Any + Send)) -> String {
 }
 
 fn tell(plan: &Plan, options: Options, simulation: &Simulation, oracle: &Oracle) {
-    let plugin = Plugin::linked::<Panicking<::arm_smmuv3::ArmSmmuv3>>();
-    let platform = Platform::new(&plugin, &plan.host, simulation);
+    let plugin = match plan.vendor {
+        Vendor::ArmSmmuv3 => Plugin::linked::<Panicking<arm_smmuv3::ArmSmmuv3>>(),
+        Vendor::AmdVi => Plugin::linked::<Panicking<amd_vi::AmdVi>>(),
+        Vendor::IntelVtd => Plugin::linked::<Panicking<intel_vtd::IntelVtd>>(),
+    };
+    enter_world(Some((oracle.clone(), options.injection)));
+    let platform = Platform::new(&plugin, plan, simulation);
+    enter_world(None);
     let (left, over) = (Arc::new(AtomicU32::new(plan.vms.len() as u32)), Arc::new(AtomicBool::new(false)));
     let patience = plan.host.sync_limit * 20;
     oracle.set_patience(patience);
     let world = World {
+        vendor: plan.vendor,
         oracle: oracle.clone(),
         platform: Arc::new(platform),
         loans: physical::loans(plan.vms.len()),
@@ -133,7 +140,8 @@ fn tell(plan: &Plan, options: Options, simulation: &Simulation, oracle: &Oracle)
     // The hardware is taken over once; what the driver keeps for ever is in use before anybody counts.
     let direct = world.on_task(simulation, "take over", {
         let platform = world.platform.clone();
-        move || platform.warm_up()
+        let machines: Vec<_> = plan.vms.iter().map(|vm| vm.devices.clone()).collect();
+        move || platform.warm_up(&machines)
     });
     let Some(in_use) = direct else { return };
     world.started.store(true, Ordering::SeqCst);
@@ -141,7 +149,7 @@ fn tell(plan: &Plan, options: Options, simulation: &Simulation, oracle: &Oracle)
     oracle.listen(host.events());
     let host = Arc::new(host);
     for vm in &plan.vms {
-        enter(oracle, vm);
+        enter(oracle, plan.vendor, vm);
         world.spawn_vm(vm.clone(), host.clone(), simulation);
     }
     world.wait(simulation, "the machines", || world.left.load(Ordering::SeqCst) == 0);
@@ -159,7 +167,7 @@ fn host(plan: &Plan, options: Options, plugin: Plugin, world: &World) -> Host {
         injection: options.injection,
         state: Default::default(),
     };
-    let (oracle, injection) = (world.oracle.clone(), options.injection);
+    let (oracle, injection, language) = (world.oracle.clone(), options.injection, guest::language(plan.vendor));
     let builder = viommu::Host::builder()
         .backend(Arc::new(backend))
         .plugin(plugin)
@@ -168,7 +176,7 @@ fn host(plan: &Plan, options: Options, plugin: Plugin, world: &World) -> Host {
         .sync_limit(plan.host.sync_limit)
         .wrap_sink(move |inner| {
             let (oracle, invalidations) = (oracle.clone(), Default::default());
-            Arc::new(Watched { inner, oracle, language: LANGUAGE, injection, invalidations })
+            Arc::new(Watched { inner, oracle, language, injection, invalidations })
         })
         .faults(handlers(&plan.faults))
         .simulated(plan.seed);
@@ -183,17 +191,20 @@ fn handlers(faults: &[Fault]) -> FaultPlan {
 }
 
 /// What the oracle must know of a machine before it starts.
-fn enter(oracle: &Oracle, vm: &crate::plan::VmPlan) {
+fn enter(oracle: &Oracle, vendor: Vendor, vm: &crate::plan::VmPlan) {
     let mut shadow = Shadow::new(vm.correct);
+    // These drivers stop a device while more than one word of its entry changes.
+    shadow.gaps = vendor != Vendor::ArmSmmuv3;
+    shadow.interrupts = (vendor == Vendor::IntelVtd).then_some((0xfee0_0000, 0xfeef_ffff));
     let window = |base, length, backing| Window { base, length, backing: oracle::History::new(backing) };
     let ram = physical::ram(vm.number);
-    shadow.windows.push(window(arm_smmuv3::RAM, arm_smmuv3::RAM_SIZE, Some(ram)));
-    shadow.windows.push(window(arm_smmuv3::LOAN, arm_smmuv3::LOAN_SIZE, None));
+    shadow.windows.push(window(guest::RAM, guest::RAM_SIZE, Some(ram)));
+    shadow.windows.push(window(guest::LOAN, guest::LOAN_SIZE, None));
     vm.devices.iter().for_each(|device| shadow.add_stream(device.virt_id));
     let mut inner = oracle.lock();
     inner.vms.insert(vm.number, shadow);
     if vm.correct {
-        inner.orders.insert(vm.number, Order::new(LANGUAGE));
+        inner.orders.insert(vm.number, Order::new(guest::language(vendor), vm.shadowed));
     }
 }
 

@@ -1,7 +1,6 @@
 //! Host physical addresses.
 
-use crate::guest::Loans;
-use crate::guest::arm_smmuv3::{LOAN_SIZE, RAM_SIZE};
+use crate::guest::{LOAN_SIZE, Loans, RAM_SIZE};
 use std::sync::{Arc, Mutex};
 
 /// The driver's tables and queues.

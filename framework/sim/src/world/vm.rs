@@ -1,35 +1,40 @@
 //! The life of a virtual machine.
 
 use super::{World, physical};
-use crate::guest::arm_smmuv3::{Guest, LOAN, LOAN_SIZE, RAM, RAM_SIZE, registers_for};
-use crate::guest::{GuestDriver, Machine, Stopped, retry};
-use crate::oracle::{Clause, Oracle, Violation};
+use crate::guest::{self, LOAN, LOAN_SIZE, Machine, RAM, RAM_SIZE, Stopped, registers_for, retry};
+use crate::oracle::{Clause, Inner, Oracle, Violation, commands};
 use crate::plan::{Action, VmPlan};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use viommu::backend::{Backing, Mapping};
+use viommu::backend::{Backing, Mapping, Objects};
 use viommu::blocking::Host;
 use viommu::objects::ViommuConfig;
 use viommu::pipeline::CommandTap;
 use viommu::simulation::{self, Simulation};
 use viommu::vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use viommu::{Cause, Error};
+use viommu_plugin::TranslationMode;
 
 /// Shows the oracle what the data path takes.
 struct Tap {
     oracle: Oracle,
     vm: u32,
+    command_words: usize,
 }
 
 impl CommandTap for Tap {
     fn consumed(&self, words: &[u64]) {
         let mut inner = self.oracle.lock();
-        for command in words.as_chunks::<2>().0 {
-            let found = inner.orders.get_mut(&self.vm).and_then(|order| order.took(*command));
-            if let Some(what) = found {
-                inner.violated(Violation::of_vm(Clause::Order, self.vm, what));
-            }
+        let Inner { orders, vms, .. } = &mut *inner;
+        let mut wrong = None;
+        for command in commands(words, self.command_words) {
+            let resides = |domain| vms.get(&self.vm).is_some_and(|shadow| shadow.resides(domain));
+            let found = orders.get_mut(&self.vm).and_then(|order| order.took(command, resides));
+            wrong = wrong.or(found);
+        }
+        if let Some(what) = wrong {
+            inner.violated(Violation::of_vm(Clause::Order, self.vm, what));
         }
     }
 }
@@ -72,10 +77,13 @@ impl World {
         })?;
         let parent = retry(host, || ioas.nest_parent())?;
         let lines = Arc::new(crate::guest::Lines::default());
-        let offered = self.platform.direct.guest_registers();
+        let mode = if plan.shadowed { TranslationMode::SHADOW } else { TranslationMode::NESTED };
+        let offered = Objects::guest_registers(&*self.platform.direct, mode).unwrap_or_default();
+        let command_words = guest::language(self.vendor).words;
         let viommu = retry(host, || {
-            let registers = registers_for(offered, plan.number, plan.messages, plan.ranges);
-            let tap: Arc<dyn CommandTap> = Arc::new(Tap { oracle: self.oracle.clone(), vm: plan.number });
+            let registers = registers_for(self.vendor, &offered, plan);
+            let tap: Arc<dyn CommandTap> =
+                Arc::new(Tap { oracle: self.oracle.clone(), vm: plan.number, command_words });
             let config =
                 ViommuConfig { interrupts: lines.clone(), tap: Some(tap), ..ViommuConfig::new(registers, ram.clone()) };
             parent.viommu(config)
@@ -105,7 +113,7 @@ impl World {
 
     fn live(&self, machine: Machine, actions: &[Action]) {
         let vm = machine.number();
-        let mut guest = Guest::new(machine);
+        let mut guest = guest::driver(self.vendor, machine);
         let mut story = || -> Result<(), Stopped> {
             guest.boot()?;
             for action in actions {

@@ -1,15 +1,13 @@
 //! SMMUv3 words, by hand from the manual (IHI 0070): commands, table entries, descriptors, registers.
 
+use crate::oracle::Command;
 use viommu_plugin::Register;
-
-pub(super) type Command = [u64; 2];
 
 /// Register offsets.
 pub(super) mod at {
     pub(crate) const IDR0: u64 = 0x0;
     pub(crate) const IDR1: u64 = 0x4;
     pub(crate) const IDR3: u64 = 0xc;
-    pub(crate) const IIDR: u64 = 0x18;
     pub(crate) const CR0: u64 = 0x20;
     pub(crate) const GBPA: u64 = 0x44;
     pub(crate) const IRQ_CTRL: u64 = 0x50;
@@ -41,51 +39,51 @@ pub(super) const MSI: u64 = 1 << 13;
 pub(super) const RIL: u64 = 1 << 10;
 
 pub(super) fn tlbi_nh_all() -> Command {
-    [0x10, 0]
+    [0x10, 0, 0, 0]
 }
 pub(super) fn tlbi_nsnh_all() -> Command {
-    [0x30, 0]
+    [0x30, 0, 0, 0]
 }
 pub(super) fn tlbi_nh_asid(asid: u16) -> Command {
-    [0x11 | u64::from(asid) << 48, 0]
+    [0x11 | u64::from(asid) << 48, 0, 0, 0]
 }
 /// One address of an ASID, or of all.
 pub(super) fn tlbi_address(asid: Option<u16>, va: u64, leaf: bool) -> Command {
     let first = asid.map_or(0x13, |asid| 0x12 | u64::from(asid) << 48);
-    [first, va & !0xfff | u64::from(leaf)]
+    [first, va & !0xfff | u64::from(leaf), 0, 0]
 }
 /// `num + 1` times 2^`scale` pages of 4 KiB.
 pub(super) fn tlbi_range(asid: u16, va: u64, num: u64, scale: u64, ttl: u64) -> Command {
-    let [first, second] = tlbi_address(Some(asid), va, true);
-    [first | num << 12 | scale << 20, second | 1 << 10 | ttl << 8]
+    let [first, second, ..] = tlbi_address(Some(asid), va, true);
+    [first | num << 12 | scale << 20, second | 1 << 10 | ttl << 8, 0, 0]
 }
 pub(super) fn cfgi_ste(stream: u32, leaf: bool) -> Command {
-    [0x03 | u64::from(stream) << 32, u64::from(leaf)]
+    [0x03 | u64::from(stream) << 32, u64::from(leaf), 0, 0]
 }
 /// 2^(`range` + 1) entries.
 pub(super) fn cfgi_ste_range(stream: u32, range: u64) -> Command {
-    [0x04 | u64::from(stream) << 32, range]
+    [0x04 | u64::from(stream) << 32, range, 0, 0]
 }
 pub(super) fn cfgi_cd(stream: u32, leaf: bool) -> Command {
-    [0x05 | u64::from(stream) << 32, u64::from(leaf)]
+    [0x05 | u64::from(stream) << 32, u64::from(leaf), 0, 0]
 }
 pub(super) fn cfgi_cd_all(stream: u32) -> Command {
-    [0x06 | u64::from(stream) << 32, 0]
+    [0x06 | u64::from(stream) << 32, 0, 0, 0]
 }
 pub(super) fn prefetch(stream: u32) -> Command {
-    [0x01 | u64::from(stream) << 32, 0]
+    [0x01 | u64::from(stream) << 32, 0, 0, 0]
 }
 /// CMD_SYNC without a signal.
 pub(super) fn sync() -> Command {
-    [0x46, 0]
+    [0x46, 0, 0, 0]
 }
 /// CMD_SYNC with an interrupt: a message if `address` is not 0.
 pub(super) fn sync_interrupt(address: u64, data: u32) -> Command {
-    [0x46 | 1 << 12 | u64::from(data) << 32, address]
+    [0x46 | 1 << 12 | u64::from(data) << 32, address, 0, 0]
 }
 /// CMD_SYNC with an event for waiting processors.
 pub(super) fn sync_event() -> Command {
-    [0x46 | 2 << 12 | 3 << 22, 0]
+    [0x46 | 2 << 12 | 3 << 22, 0, 0, 0]
 }
 
 /// Stream table entries, first two words.
@@ -110,55 +108,35 @@ pub(super) fn cd(asid: u16, root: u64) -> [u64; 8] {
     [low | u64::from(asid) << 48, root, 0, 0xff, 0, 0, 0, 0]
 }
 
-/// A descriptor of the next table.
-pub(super) fn table(address: u64) -> u64 {
-    address | 3
-}
-/// A leaf: access flag, unprivileged, inner shareable, not global.
-pub(super) fn leaf(address: u64, page: bool, writable: bool) -> u64 {
-    address | 1 | u64::from(page) << 1 | 1 << 6 | u64::from(!writable) << 7 | 3 << 8 | 1 << 10 | 1 << 11
-}
-
 /// Opcodes of translation cache invalidations. "Everything" is everything of the guest for the host.
-pub(super) fn invalidation([first, second]: Command) -> Option<Command> {
+pub(super) fn invalidation([first, second, ..]: Command) -> Option<Command> {
     const VMID: u64 = 0xffff << 32;
     match first & 0xff {
-        0x30 => Some([0x10, 0]),
-        0x10..=0x13 => Some([first & !VMID, second]),
+        0x30 => Some([0x10, 0, 0, 0]),
+        0x10..=0x13 => Some([first & !VMID, second, 0, 0]),
         _ => None,
     }
 }
 
 /// Whether a command tells of changed table entries.
-pub(super) fn configures([first, _]: Command) -> bool {
+pub(super) fn configures([first, ..]: Command) -> bool {
     matches!(first & 0xff, 3 | 4)
 }
 
 /// The same with a VMID that no guest has.
-pub(super) fn with_other_tag([first, second]: Command) -> Command {
-    [first | 0xffff << 32, second]
+pub(super) fn with_other_tag([first, second, ..]: Command) -> Command {
+    [first | 0xffff << 32, second, 0, 0]
 }
 
-/// The machine that these ID registers are for: the host shows each another revision.
-pub(crate) fn machine_of(registers: &[Register]) -> u32 {
-    registers
-        .iter()
-        .find(|register| register.offset == at::IIDR)
-        .map_or(u32::MAX, |register| register.value as u32 >> 12 & 0xf)
-}
-
-/// ID registers for a machine: what the host offers, its number, with and without messages and ranges.
-pub(crate) fn registers_for(host: &[Register], machine: u32, messages: bool, ranges: bool) -> Vec<Register> {
-    let mut registers = host.to_vec();
-    for register in &mut registers {
+/// A guest's ID registers with and without messages and ranges.
+pub(crate) fn messages_and_ranges(registers: &mut [Register], messages: bool, ranges: bool) {
+    for register in registers {
         match register.offset {
             at::IDR0 if messages => register.value |= MSI,
             at::IDR3 if !ranges => register.value &= !RIL,
-            at::IIDR => register.value = register.value & !0xf000 | u64::from(machine) << 12,
             _ => {}
         }
     }
-    registers
 }
 
 /// ID registers of the physical SMMU: its own, with small queues and few streams.

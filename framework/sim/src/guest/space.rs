@@ -1,22 +1,27 @@
-//! An address space of the guest: a tree of three levels with 4 KiB pages and 2 MiB blocks.
+//! An address space of the guest: a tree of tables with 4 KiB pages and 2 MiB blocks.
 
-use super::memory::{BLOCK, PAGE, Pages};
-use super::words;
-use crate::guest::Machine;
+use super::Machine;
+use super::format::Format;
+use super::layout::{BLOCK, PAGE, Pages};
 use crate::oracle::Leaf;
 use std::collections::BTreeMap;
 
-/// Offsets of a walk.
-fn index(iova: u64, level: u64) -> u64 {
-    8 * (iova >> (39 - 9 * level) & 0x1ff)
+/// Offset of an address's entry in a table of a level.
+fn index(iova: u64, level: u32) -> u64 {
+    8 * (iova >> (3 + 9 * level) & 0x1ff)
 }
 
-const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
+/// The level of the table that a leaf is in.
+fn level_of(log2: u8) -> u32 {
+    if log2 == 12 { 1 } else { 2 }
+}
+
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// A tree.
 #[derive(Clone)]
 pub(super) struct Space {
-    pub(super) asid: u16,
+    format: Format,
     pub(super) root: u64,
     /// By first address.
     pub(super) leaves: BTreeMap<u64, Leaf>,
@@ -26,8 +31,8 @@ pub(super) struct Space {
 
 impl Space {
     /// An empty tree.
-    pub(super) fn new(machine: &Machine, asid: u16, pages: &mut Pages) -> Option<Self> {
-        let mut space = Self { asid, root: 0, leaves: BTreeMap::new(), pages: Vec::new() };
+    pub(super) fn new(machine: &Machine, format: Format, pages: &mut Pages) -> Option<Self> {
+        let mut space = Self { format, root: 0, leaves: BTreeMap::new(), pages: Vec::new() };
         space.root = space.page(machine, pages)?;
         Some(space)
     }
@@ -40,16 +45,16 @@ impl Space {
     }
 
     /// Where the descriptor of `iova` at `level` is, with the tables above it.
-    fn descriptor(&mut self, machine: &Machine, iova: u64, level: u64, pages: &mut Pages) -> Option<u64> {
+    fn descriptor(&mut self, machine: &Machine, iova: u64, level: u32, pages: &mut Pages) -> Option<u64> {
         let mut table = self.root;
-        for upper in 1..level {
+        for upper in (level + 1..=self.format.levels).rev() {
             let at = table + index(iova, upper);
             let word = machine.word(at);
-            table = if word & 3 == 3 {
+            table = if (self.format.leads)(word) {
                 word & ADDRESS
             } else {
                 let page = self.page(machine, pages)?;
-                machine.store(at, &[words::table(page)]);
+                machine.store(at, &[(self.format.table)(page, upper - 1)]);
                 page
             };
         }
@@ -61,12 +66,12 @@ impl Space {
         !self.leaves.values().any(|leaf| leaf.base < first + length && leaf.base + (1 << leaf.log2) > first)
     }
 
-    /// Maps a page or block where nothing is.
-    pub(super) fn map(&mut self, machine: &Machine, leaf: Leaf, pages: &mut Pages) -> Option<()> {
-        let page = leaf.log2 == 12;
-        let at = self.descriptor(machine, leaf.base, if page { 3 } else { 2 }, pages)?;
-        machine.store(at, &[words::leaf(leaf.output, page, leaf.writable)]);
-        machine.oracle.vm(machine.number(), |shadow| shadow.map(self.root, leaf));
+    /// Maps a page or block where nothing is. If such must be announced, devices may be refused until it has been.
+    pub(super) fn map(&mut self, machine: &Machine, leaf: Leaf, announced: bool, pages: &mut Pages) -> Option<()> {
+        let level = level_of(leaf.log2);
+        let at = self.descriptor(machine, leaf.base, level, pages)?;
+        machine.store(at, &[(self.format.leaf)(leaf.output, level, leaf.writable)]);
+        machine.oracle.vm(machine.number(), |shadow| shadow.map(self.root, leaf, announced));
         self.leaves.insert(leaf.base, leaf);
         Some(())
     }
@@ -74,22 +79,22 @@ impl Space {
     /// Takes a leaf out of the tables.
     pub(super) fn unmap(&mut self, machine: &Machine, base: u64, pages: &mut Pages) -> Option<Leaf> {
         let leaf = self.leaves.remove(&base)?;
-        let at = self.descriptor(machine, base, if leaf.log2 == 12 { 3 } else { 2 }, pages)?;
+        let at = self.descriptor(machine, base, level_of(leaf.log2), pages)?;
         machine.store(at, &[0]);
         machine.oracle.vm(machine.number(), |shadow| shadow.unmap(self.root, base));
         Some(leaf)
     }
 
     /// Other permissions for a leaf, in place.
-    pub(super) fn protect(&mut self, machine: &Machine, base: u64, pages: &mut Pages) -> Option<()> {
+    pub(super) fn protect(&mut self, machine: &Machine, base: u64, announced: bool, pages: &mut Pages) -> Option<()> {
         let mut leaf = *self.leaves.get(&base)?;
-        let page = leaf.log2 == 12;
-        let at = self.descriptor(machine, base, if page { 3 } else { 2 }, pages)?;
+        let level = level_of(leaf.log2);
+        let at = self.descriptor(machine, base, level, pages)?;
         leaf.writable = false;
-        machine.store(at, &[words::leaf(leaf.output, page, false)]);
+        machine.store(at, &[(self.format.leaf)(leaf.output, level, false)]);
         machine.oracle.vm(machine.number(), |shadow| {
             shadow.unmap(self.root, base);
-            shadow.map(self.root, leaf);
+            shadow.map(self.root, leaf, announced);
         });
         self.leaves.insert(base, leaf);
         Some(())
@@ -99,7 +104,7 @@ impl Space {
     fn lowest(&mut self, machine: &Machine, group: u64, pages: &mut Pages) -> Option<(u64, u64)> {
         let at = self.descriptor(machine, group, 2, pages)?;
         let word = machine.word(at);
-        (word & 3 == 3).then_some((at, word & ADDRESS))
+        (self.format.leads)(word).then_some((at, word & ADDRESS))
     }
 
     /// Takes the (empty) table of the lowest level out; the page, which hardware may still read.
@@ -120,16 +125,16 @@ impl Space {
                 machine.store(new + offset, &[word]);
             }
         }
-        machine.store(at, &[words::table(new)]);
+        machine.store(at, &[(self.format.table)(new, 1)]);
         self.pages.retain(|page| *page != old);
         Some(old)
     }
 
     /// A tree of its own with the same leaves but one.
     pub(super) fn copy(&self, machine: &Machine, without: Option<u64>, pages: &mut Pages) -> Option<Self> {
-        let mut copy = Self::new(machine, self.asid, pages)?;
+        let mut copy = Self::new(machine, self.format, pages)?;
         for leaf in self.leaves.values().filter(|leaf| Some(leaf.base) != without) {
-            copy.map(machine, *leaf, pages)?;
+            copy.map(machine, *leaf, false, pages)?;
         }
         Some(copy)
     }

@@ -1,4 +1,4 @@
-//! Where the guest keeps what: its tables, queues and pages, by guest physical address.
+//! Where a guest keeps what: its tables, queues and pages, by guest physical address.
 
 /// The machine's memory.
 pub(crate) const RAM: u64 = 0x4000_0000;
@@ -7,16 +7,18 @@ pub(crate) const RAM_SIZE: u64 = 8 << 20;
 pub(crate) const LOAN: u64 = 0x8000_0000;
 pub(crate) const LOAN_SIZE: u64 = 2 << 20;
 
-/// 256 stream table entries.
-pub(super) const STREAM_TABLE: u64 = RAM;
-pub(super) const STREAMS_LOG2: u64 = 8;
+/// Table entries of devices: 16 KiB.
+pub(super) const DEVICE_TABLE: u64 = RAM;
+/// Numbers of devices are below.
+pub(super) const DEVICES: u32 = 256;
 pub(super) const COMMANDS: u64 = RAM + 0x4000;
 pub(super) const EVENTS: u64 = RAM + 0x5000;
-pub(super) const EVENTS_LOG2: u64 = 4;
 pub(super) const CONTEXTS: u64 = RAM + 0x6000;
 pub(super) const MESSAGE: u64 = RAM + 0x7000;
+/// Whole pages of contexts, for vendors whose contexts are tables.
+pub(super) const CONTEXT_PAGES: u64 = RAM + 0x8000;
 /// Pages for tables.
-const TABLES: u64 = RAM + 0x8000;
+const TABLES: u64 = RAM + 0x2_0000;
 const DATA: u64 = RAM + 0x20_0000;
 /// A page that is never mapped: freed tables lead here.
 const POISON: u64 = RAM + RAM_SIZE - 0x1000;
