@@ -4,7 +4,7 @@ use super::shadow::Shadow;
 use super::tags::Tags;
 use crate::Cause;
 use crate::backend::{Mapping, ObjectKind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use viommu_plugin::{EntryKey, HwQueueKind, HwQueueRequest, VirtualInterface};
 
 /// All objects of one backend. IDs are given once.
@@ -14,6 +14,9 @@ pub(super) struct Graph {
     /// Bound devices by stream.
     pub(super) streams: BTreeMap<u32, u32>,
     pub(super) tags: Tags,
+    /// By stream: HWPTs that its DMA may go through although it is not attached to them, as the hardware did not answer
+    /// when that was to be undone. They are in use.
+    strays: BTreeMap<u32, BTreeSet<u32>>,
 }
 
 struct Node {
@@ -138,7 +141,7 @@ macro_rules! typed_mut {
 
 impl Graph {
     pub(super) fn new(tags: Tags) -> Self {
-        Self { last_id: 0, nodes: BTreeMap::new(), streams: BTreeMap::new(), tags }
+        Self { last_id: 0, nodes: BTreeMap::new(), streams: BTreeMap::new(), tags, strays: BTreeMap::new() }
     }
 
     typed!(
@@ -198,6 +201,29 @@ impl Graph {
                 node.users.remove(&kind);
             }
         }
+    }
+
+    /// DMA of `stream` may go through `hwpt`, whatever it is attached to.
+    pub(super) fn stray(&mut self, stream: u32, hwpt: u32) {
+        if self.strays.entry(stream).or_default().insert(hwpt) {
+            self.link(hwpt, ObjectKind::Device);
+        }
+    }
+
+    /// DMA of `stream` goes through what it is attached to, for certain.
+    pub(super) fn settled(&mut self, stream: u32) {
+        for hwpt in self.strays.remove(&stream).unwrap_or_default() {
+            self.unlink(hwpt, ObjectKind::Device);
+        }
+    }
+
+    pub(super) fn is_astray(&self, stream: u32) -> bool {
+        self.strays.contains_key(&stream)
+    }
+
+    /// Streams that may go through `hwpt` without being attached to it.
+    pub(super) fn astray_in(&self, hwpt: u32) -> Vec<u32> {
+        self.strays.iter().filter(|(_, hwpts)| hwpts.contains(&hwpt)).map(|(&stream, _)| stream).collect()
     }
 
     pub(super) fn kind(&self, id: u32) -> Option<ObjectKind> {

@@ -194,7 +194,7 @@ impl Objects for Direct {
         let mut graph = lock(&self.graph);
         let Device { stream, attached, vdevice } = *graph.device(device)?;
         let &Hwpt { viommu, key, .. } = graph.hwpt(hwpt)?;
-        if attached == Some(hwpt) {
+        if attached == Some(hwpt) && !graph.is_astray(stream) {
             return Ok(());
         }
         if key.kind == KeyKind::TRANSLATE {
@@ -207,7 +207,7 @@ impl Objects for Direct {
         let translated_here = |old: &Hwpt| old.viommu == viommu && old.key.kind == KeyKind::TRANSLATE;
         let guests_affair = attached.is_some_and(|old| graph.hwpt(old).is_ok_and(translated_here));
         let flush = !guests_affair || key.kind != KeyKind::TRANSLATE;
-        self.point(&graph, stream, attached, Some(hwpt), flush)?;
+        self.point(&mut graph, stream, attached, Some(hwpt), flush)?;
         if let Some(old) = attached {
             graph.unlink(old, ObjectKind::Device);
         }
@@ -224,8 +224,8 @@ impl Objects for Direct {
     async fn detach(&self, device: u32) -> Result<(), Cause> {
         let mut graph = lock(&self.graph);
         let Device { stream, attached, .. } = *graph.device(device)?;
-        let Some(hwpt) = attached else { return Ok(()) };
-        self.point(&graph, stream, attached, None, true)?;
+        let Some(hwpt) = attached else { return self.bring_back(&mut graph, stream) };
+        self.point(&mut graph, stream, attached, None, true)?;
         graph.unlink(hwpt, ObjectKind::Device);
         graph.device_mut(device)?.attached = None;
         Ok(())
@@ -268,12 +268,18 @@ impl Objects for Direct {
 
     async fn destroy(&self, id: u32) -> Result<(), Cause> {
         let mut graph = lock(&self.graph);
+        for stream in graph.astray_in(id) {
+            self.bring_back(&mut graph, stream)?;
+        }
         graph.unused(id)?;
         match graph.kind(id).ok_or(Cause::NoObject(id))? {
             ObjectKind::NestParent => self.destroy_parent(&mut graph, id)?,
             ObjectKind::Viommu => {
                 let &Viommu { parent, abort, bypass, interface, .. } = graph.viommu(id)?;
                 // Allocated with it, freed with it, unless freed before.
+                for stream in [abort, bypass].into_iter().flat_map(|hwpt| graph.astray_in(hwpt)).collect::<Vec<_>>() {
+                    self.bring_back(&mut graph, stream)?;
+                }
                 [abort, bypass].into_iter().try_for_each(|hwpt| graph.unused(hwpt))?;
                 self.take_interface(interface)?;
                 graph.remove(abort);
@@ -285,6 +291,7 @@ impl Objects for Direct {
                 if let Some(hwpt) = attached {
                     return Err(Cause::Busy { users: format!("its attachment to nested HWPT {hwpt}") });
                 }
+                self.bring_back(&mut graph, stream)?;
                 graph.streams.remove(&stream);
             }
             ObjectKind::Vdevice => {
@@ -385,15 +392,39 @@ impl Direct {
     }
 
     /// Makes `stream` go through `to` (nothing: abort) instead of `from`, and with `flush` forget what its device cached.
-    /// If it fails, the stream goes through `from`.
-    fn point(&self, graph: &Graph, stream: u32, from: Option<u32>, to: Option<u32>, flush: bool) -> Result<(), Cause> {
+    /// If it fails, the stream goes through `from`; if that fails too, `to` is in use until it is known to.
+    fn point(
+        &self,
+        graph: &mut Graph,
+        stream: u32,
+        from: Option<u32>,
+        to: Option<u32>,
+        flush: bool,
+    ) -> Result<(), Cause> {
         let done = self.program(graph, stream, to);
         let done = done.and_then(|()| if flush { self.forget_moved_device(stream) } else { Ok(()) });
-        done.inspect_err(|_| {
-            if let Err(cause) = self.program(graph, stream, from) {
+        let undone = if done.is_err() { self.program(graph, stream, from) } else { Ok(()) };
+        match undone {
+            Ok(()) => graph.settled(stream),
+            Err(cause) => {
                 tracing::error!(%cause, stream, "an attach that failed cannot be undone");
+                to.into_iter().for_each(|hwpt| graph.stray(stream, hwpt));
             }
-        })
+        }
+        done
+    }
+
+    /// Makes a stream go through what it is attached to, if it may go through something else.
+    fn bring_back(&self, graph: &mut Graph, stream: u32) -> Result<(), Cause> {
+        if !graph.is_astray(stream) {
+            return Ok(());
+        }
+        let device = graph.streams.get(&stream).and_then(|device| graph.device(*device).ok());
+        let attached = device.and_then(|device| device.attached);
+        self.program(graph, stream, attached)?;
+        self.forget_moved_device(stream)?;
+        graph.settled(stream);
+        Ok(())
     }
 
     fn program(&self, graph: &Graph, stream: u32, hwpt: Option<u32>) -> Result<(), Cause> {
