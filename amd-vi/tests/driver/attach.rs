@@ -1,6 +1,6 @@
 //! Attach and detach, judged by DMA.
 
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use amd_vi::driver::AmdDriver;
 use amd_vi::spec::registers::offset;
 use viommu_plugin::{
@@ -47,7 +47,7 @@ fn guest(machine: &Machine) -> (AmdDriver, u32, u64) {
 
 #[test]
 fn bypass_is_the_hosts_table_alone() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let (mut driver, stage2, ram) = guest(&machine);
     driver.attach(DEVICE, stage2, PARENT, &BYPASS).unwrap();
     let answer = machine.dma(DEVICE, RAM + 0x123, 2);
@@ -62,7 +62,7 @@ fn bypass_is_the_hosts_table_alone() {
 
 #[test]
 fn translate_nests_and_the_guest_gets_its_faults() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let (mut driver, stage2, ram) = guest(&machine);
     driver.attach(DEVICE, stage2, TAG, &translate(0)).unwrap();
     for pasid in [u32::MAX, 0, 5] {
@@ -83,7 +83,7 @@ fn translate_nests_and_the_guest_gets_its_faults() {
 
 #[test]
 fn a_guest_that_forbids_a_direction_keeps_it_forbidden() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let (mut driver, stage2, _) = guest(&machine);
     let mut key = translate(0);
     key.words[0] &= !(1 << 62);
@@ -94,7 +94,7 @@ fn a_guest_that_forbids_a_direction_keeps_it_forbidden() {
 
 #[test]
 fn detach_and_abort_stop_dma_without_an_event() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let (mut driver, stage2, _) = guest(&machine);
     for stop in [0, 1] {
         driver.attach(DEVICE, stage2, TAG, &translate(0)).unwrap();
@@ -110,7 +110,7 @@ fn detach_and_abort_stop_dma_without_an_event() {
 
 #[test]
 fn devices_do_not_reach_each_other() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let (mut driver, stage2, ram) = guest(&machine);
     let other = driver.stage2_create(9).unwrap();
     driver.stage2_map(other, RAM, ram + RAM_LEN, 0x1000, 3).unwrap();
@@ -123,20 +123,20 @@ fn devices_do_not_reach_each_other() {
 
 #[test]
 fn each_change_is_announced_and_nothing_else_is() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let (mut driver, stage2, _) = guest(&machine);
-    machine.take_issued();
+    machine::take_issued(&machine);
     driver.attach(DEVICE, stage2, TAG, &translate(0)).unwrap();
-    let issued = machine.take_issued();
+    let issued = machine::take_issued(&machine);
     assert!(!issued.is_empty());
     assert!(issued.iter().all(|words| *words == [2 << 60 | u64::from(DEVICE), 0]), "this device only: {issued:x?}");
     driver.attach(DEVICE, stage2, TAG, &translate(0)).unwrap();
-    assert_eq!(machine.take_issued(), Vec::<[u64; 2]>::new(), "nothing changed");
+    assert_eq!(machine::take_issued(&machine), Vec::<[u64; 2]>::new(), "nothing changed");
 }
 
 #[test]
 fn a_device_cache_does_not_outlive_the_entry_it_was_filled_under() {
-    let machine = Machine::with(&[], true);
+    let machine = machine::with(&[], true);
     let (mut driver, stage2, ram) = guest(&machine);
     driver.attach(DEVICE, stage2, TAG, &translate(1)).unwrap();
     assert_eq!(machine.dma(DEVICE, IOVA, 1).output, ram + 0x1_0000);
@@ -151,9 +151,9 @@ fn a_device_cache_does_not_outlive_the_entry_it_was_filled_under() {
 
 #[test]
 fn a_device_that_answers_no_cache_invalidation_fails_its_attach() {
-    let machine = Machine::with(&[], true);
+    let machine = machine::with(&[], true);
     let (mut driver, stage2, _) = guest(&machine);
-    machine.unresponsive(DEVICE);
+    machine.unresponsive(DEVICE, true);
     assert!(driver.attach(DEVICE, stage2, TAG, &translate(1)).is_err());
     driver.queue_resume();
     driver.detach(DEVICE).unwrap();
@@ -162,7 +162,7 @@ fn a_device_that_answers_no_cache_invalidation_fails_its_attach() {
 
 #[test]
 fn unmap_under_nesting_needs_the_invalidations_that_the_driver_encodes() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let (mut driver, stage2, ram) = guest(&machine);
     driver.attach(DEVICE, stage2, TAG, &translate(0)).unwrap();
     assert_eq!(machine.dma(DEVICE, IOVA, 1).status, Status::OK);
@@ -185,7 +185,7 @@ fn unmap_under_nesting_needs_the_invalidations_that_the_driver_encodes() {
 
 #[test]
 fn lost_events_are_told_once_after_the_ones_that_were_kept() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let (mut driver, stage2, _) = guest(&machine);
     driver.attach(DEVICE, stage2, TAG, &translate(0)).unwrap();
     let (kept, made) = (4095, 5000);
@@ -221,7 +221,7 @@ fn what_the_hardware_lacks_is_refused_and_changes_nothing() {
         (small, three_levels(translate(0)), Refusal::EINVAL),
         (qemu, translate(0), Refusal::EOPNOTSUPP),
     ] {
-        let machine = Machine::with(&[registers], false);
+        let machine = machine::with(&[registers], false);
         let (mut driver, stage2, ram) = guest(&machine);
         driver.attach(DEVICE, stage2, PARENT, &BYPASS).unwrap();
         assert_eq!(driver.attach(DEVICE, stage2, TAG, &key).unwrap_err().errno, errno);
@@ -231,7 +231,7 @@ fn what_the_hardware_lacks_is_refused_and_changes_nothing() {
 
 #[test]
 fn what_does_not_exist_is_refused() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let (mut driver, stage2, _) = guest(&machine);
     let streams = driver.info().streams;
     assert_eq!(driver.attach(DEVICE, 99, TAG, &BYPASS).unwrap_err().errno, Refusal::ENOENT);

@@ -1,6 +1,6 @@
 //! Host page tables against a plain map, and against memory that runs out.
 
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use amd_vi::spec::registers::Efr;
 use amd_vi::tables::{Geometry, HostTable};
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ fn table(machine: &Machine, hats: u8) -> HostTable {
 #[test]
 fn every_number_of_levels() {
     for (hats, levels, bits) in [(0, 4, 48), (1, 5, 57), (2, 6, 63)] {
-        let machine = Machine::new();
+        let machine = machine::plain();
         let mut host = table(&machine, hats);
         assert_eq!((host.levels(), Geometry::new(Efr::new().with_hats(hats)).input_bits()), (levels, bits));
         let top = (1 << bits) - K4;
@@ -53,7 +53,7 @@ fn every_number_of_levels() {
 
 #[test]
 fn the_largest_pages_that_fit_with_each_permission() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let mut host = table(&machine, 0);
     // One page, then 2 MiB pages, then 1 GiB, then 2 MiB, then a page.
     let (iova, end) = (G1 - M2 - K4, 2 * G1 + M2 + K4);
@@ -69,7 +69,7 @@ fn the_largest_pages_that_fit_with_each_permission() {
 
 #[test]
 fn what_is_mapped_is_not_mapped_again_and_pages_are_not_cut() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let mut host = table(&machine, 0);
     host.map(&machine, M2, M2, 2 * M2, 3).unwrap();
     for (iova, len) in [(M2, K4), (3 * M2 - K4, 2 * K4), (0, G1)] {
@@ -87,7 +87,7 @@ fn what_is_mapped_is_not_mapped_again_and_pages_are_not_cut() {
 
 #[test]
 fn misuse_is_refused() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let mut host = table(&machine, 0);
     for (iova, pa, len, access) in [
         (0, 0, 0, 3),
@@ -109,7 +109,7 @@ fn misuse_is_refused() {
 
 #[test]
 fn tables_are_freed_when_empty_but_not_before_the_caller_invalidated() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let mut host = table(&machine, 0);
     host.map(&machine, 0, 0, 4 * K4, 3).unwrap();
     host.map(&machine, 9 * G1, 0, K4, 3).unwrap();
@@ -128,7 +128,7 @@ fn tables_are_freed_when_empty_but_not_before_the_caller_invalidated() {
 #[test]
 fn no_memory_leaves_everything_as_it_was() {
     for allocations in 0.. {
-        let machine = Machine::new();
+        let machine = machine::plain();
         let mut host = table(&machine, 0);
         host.map(&machine, 0, 0, K4, 3).unwrap();
         machine.fail_allocation_after(Some(allocations));
@@ -152,7 +152,7 @@ fn no_memory_leaves_everything_as_it_was() {
 #[test]
 fn random_maps_and_unmaps_agree_with_a_plain_map() {
     for seed in 1..9u64 {
-        let machine = Machine::new();
+        let machine = machine::plain();
         let mut host = table(&machine, (seed % 3) as u8);
         // Page number to (output page, permissions). Pages of two neighbouring 2 MiB regions, and a far one.
         let mut plain: BTreeMap<u64, (u64, u64)> = BTreeMap::new();

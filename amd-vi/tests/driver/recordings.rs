@@ -3,7 +3,7 @@
 //!
 //! The shadow here is the simplest there can be: what a command names is taken out whole and walked anew.
 
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use amd_vi::codec::AmdCodec;
 use amd_vi::driver::AmdDriver;
 use amd_vi::frontend::AmdFrontend;
@@ -279,7 +279,7 @@ fn path(name: &str) -> PathBuf {
 fn replay(name: &str, translations: u64, faults: u64) {
     let scan = Scan::open(path(name)).unwrap();
     let mut trace = Trace::open(path(name)).unwrap();
-    let machine = Machine::new();
+    let machine = machine::plain();
     let mut vm = Vm::new(&machine, trace.header(), &registers(&scan, NP_CACHE));
     let mut checked = 0;
     while let Some(entry) = trace.next().unwrap() {

@@ -1,6 +1,6 @@
 //! Bring-up, queue errors, what a guest may be shown.
 
-use crate::machine::Machine;
+use crate::machine;
 use amd_vi::AmdVi;
 use amd_vi::driver::AmdDriver;
 use amd_vi::features::Features;
@@ -15,7 +15,7 @@ const QEMU: Register = Register { offset: offset::EFR, value: 0x29d7 };
 
 #[test]
 fn comes_up_with_every_device_stopped() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let driver = AmdDriver::new(machine.boxed()).unwrap();
     let info = driver.info();
     assert_eq!(machine.mmio_read(offset::STATUS, 8) & 0x18, 0x18, "both rings run");
@@ -30,7 +30,7 @@ fn comes_up_with_every_device_stopped() {
 
 #[test]
 fn takes_over_an_iommu_that_somebody_left_on() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     drop(AmdDriver::new(machine.boxed()).unwrap());
     let second = AmdDriver::new(machine.boxed()).unwrap();
     assert_eq!(machine.mmio_read(offset::STATUS, 8) & 0x18, 0x18);
@@ -39,18 +39,18 @@ fn takes_over_an_iommu_that_somebody_left_on() {
 
 #[test]
 fn hardware_that_cannot_nest_still_shadows() {
-    let driver = AmdDriver::new(Machine::with(&[QEMU], false).boxed()).unwrap();
+    let driver = AmdDriver::new(machine::with(&[QEMU], false).boxed()).unwrap();
     let info = driver.info();
     assert_eq!((info.modes, info.ipa_bits), (TranslationMode::SHADOW.bit(), 63));
     assert!(driver.guest_registers(TranslationMode::NESTED).is_empty());
     let without_ats = [Register { offset: CAPABILITY_HEADER, value: 0x0800_000f }];
-    assert_eq!(AmdDriver::new(Machine::with(&without_ats, false).boxed()).unwrap().info().ats, 0);
+    assert_eq!(AmdDriver::new(machine::with(&without_ats, false).boxed()).unwrap().info().ats, 0);
 }
 
 #[test]
 fn hardware_that_cannot_be_emptied_is_refused_by_name() {
     for (efr, names) in [(0x2997, "IASup"), (0x2dd7, "HATS")] {
-        let machine = Machine::with(&[Register { offset: offset::EFR, value: efr }], false);
+        let machine = machine::with(&[Register { offset: offset::EFR, value: efr }], false);
         let refusal = AmdDriver::new(machine.boxed()).err().unwrap();
         assert_eq!(refusal.errno, Refusal::EOPNOTSUPP);
         assert!(refusal.text.contains(names), "{refusal}");
@@ -60,7 +60,7 @@ fn hardware_that_cannot_be_emptied_is_refused_by_name() {
 #[test]
 fn no_memory_at_any_point_is_an_error() {
     for allocations in 0.. {
-        let machine = Machine::new();
+        let machine = machine::plain();
         machine.fail_allocation_after(Some(allocations));
         match AmdDriver::new(machine.boxed()) {
             Err(refusal) => assert_eq!(refusal.errno, Refusal::ENOMEM),
@@ -103,7 +103,7 @@ fn hardware_that_does_not_answer_is_given_up() {
 
 #[test]
 fn what_a_guest_may_be_shown_is_accepted_in_its_mode() {
-    let driver = AmdDriver::new(Machine::new().boxed()).unwrap();
+    let driver = AmdDriver::new(machine::plain().boxed()).unwrap();
     for mode in [TranslationMode::NESTED, TranslationMode::SHADOW] {
         let registers = driver.guest_registers(mode);
         AmdVi::frontend(&registers).unwrap();
@@ -121,7 +121,7 @@ fn what_a_guest_may_be_shown_is_accepted_in_its_mode() {
 
 #[test]
 fn an_illegal_command_is_found_replaced_and_resumed() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let mut driver = AmdDriver::new(machine.boxed()).unwrap();
     let ring = driver.info().ring;
     assert_eq!(driver.queue_fault(), None);
@@ -141,9 +141,9 @@ fn an_illegal_command_is_found_replaced_and_resumed() {
 
 #[test]
 fn a_device_that_does_not_answer_stops_the_buffer_behind_its_command() {
-    let machine = Machine::with(&[], true);
+    let machine = machine::with(&[], true);
     let mut driver = AmdDriver::new(machine.boxed()).unwrap();
-    machine.unresponsive(9);
+    machine.unresponsive(9, true);
     let mut words = [0; 2];
     driver.encode(&HostInvalidation { scope: Scope::DEVICE_CACHE, stream: 9, ..Default::default() }, &mut words);
     let index = machine.mmio_read(offset::COMMAND_HEAD, 4) >> 4;
@@ -156,7 +156,7 @@ fn a_device_that_does_not_answer_stops_the_buffer_behind_its_command() {
 
 #[test]
 fn a_log_that_lost_the_reason_leaves_an_illegal_command() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let mut driver = AmdDriver::new(machine.boxed()).unwrap();
     let control = machine.mmio_read(offset::CONTROL, 8);
     machine.mmio_write(offset::CONTROL, 8, control & !4);

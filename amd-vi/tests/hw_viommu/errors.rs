@@ -1,7 +1,7 @@
 //! What a guest gets wrong stays the guest's.
 
 use crate::guest::{COMMANDS, DOMAINS, ENTRIES, EVENTS, Guest, RAM, STORE, identity, iotlb, pages, plain, wait};
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use amd_vi::driver::AmdDriver;
 use amd_vi::spec::commands::Opcode;
 use amd_vi::spec::events::{EventCode, EventWord0};
@@ -13,7 +13,7 @@ const PAGE: u64 = 3;
 
 /// A machine with two guests whose devices use domain 0, and see [`PAGE`] at 1 MiB.
 fn two() -> (Machine, AmdDriver, [Guest; 2]) {
-    let machine = Machine::with(&identity(), true);
+    let machine = machine::with(&identity(), true);
     let mut driver = AmdDriver::new(machine.boxed()).unwrap();
     let guests = [1, 2].map(|parent| {
         let mut guest = Guest::new(&machine, &mut driver, parent);
@@ -102,7 +102,7 @@ fn device_caches_are_reached_by_the_guests_number() {
     let header = CapabilityHeader::new().with_cap_id(0x0f).with_cap_type(3).with_efr_sup(true).with_iotlb_sup(true);
     let [efr, efr2] = identity();
     let header = Register { offset: CAPABILITY_HEADER, value: header.into_bits().into() };
-    let machine = Machine::with(&[efr, efr2, header], true);
+    let machine = machine::with(&[efr, efr2, header], true);
     let mut driver = AmdDriver::new(machine.boxed()).unwrap();
     let mut guests = [1, 2].map(|parent| {
         let mut guest = Guest::new(&machine, &mut driver, parent);
@@ -119,7 +119,7 @@ fn device_caches_are_reached_by_the_guests_number() {
     assert_eq!(one.reaches(0, PAGE), Some(0x11_0000));
     assert_eq!(other.reaches(0, PAGE), Some(0x10_0000));
     // A device that does not answer in time: its guest's ring stops, and its guest is told by its own number.
-    machine.unresponsive(one.stream(2));
+    machine.unresponsive(one.stream(2), true);
     assert!(!one.sync(&[iotlb(2)]));
     let (events, _) = one.events(&mut driver);
     assert_eq!((code(events[0]), events[0][0] & 0xffff), (EventCode::IOTLB_INV_TIMEOUT, 2));

@@ -3,7 +3,7 @@
 //! stale where only somebody else did. Each broken driver is noticed.
 
 use crate::guest::{DEVICES, DOMAINS, Guest, identity, pages, plain};
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use amd_vi::driver::AmdDriver;
 use amd_vi::spec::commands::Opcode;
 use amd_vi::spec::size::ALL_LOG2;
@@ -169,7 +169,7 @@ fn free(guests: &[Guest]) -> Vec<u32> {
 /// The first thing that is wrong.
 fn run(seed: u64, wrong: Wrong) -> Result<(), String> {
     let mut random = Random(seed);
-    let machine = Machine::with(&identity(), false);
+    let machine = machine::with(&identity(), false);
     let between = Between { machine: machine.clone(), wrong, presets: Mutex::default() };
     let mut driver = AmdDriver::new(Box::new(between)).unwrap();
     let mut guests: Vec<Guest> = (1..=2).map(|parent| Guest::new(&machine, &mut driver, parent)).collect();

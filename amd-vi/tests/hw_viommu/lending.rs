@@ -1,7 +1,7 @@
 //! What the driver lends and takes back.
 
 use crate::guest::{DEVICES, DOMAINS, Guest, identity};
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use amd_vi::driver::AmdDriver;
 use amd_vi::spec::dte::DteWord3;
 use amd_vi::spec::registers::{Control, DeviceTableBase, Efr, offset};
@@ -15,7 +15,7 @@ fn entry(machine: &Machine, device: u32) -> [u64; 4] {
 
 #[test]
 fn an_iommu_without_it_lends_nothing() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let mut driver = AmdDriver::new(machine.boxed()).unwrap();
     let stage2 = driver.stage2_create(1).unwrap();
     assert_eq!(driver.interface_create(stage2).unwrap_err().errno, Refusal::EOPNOTSUPP);
@@ -32,7 +32,7 @@ fn an_iommu_that_cannot_nest_has_no_use_for_it() {
     let efr = Efr::new().with_ia_sup(true).with_viommu_sup(true);
     let registers =
         [(offset::EFR, efr.into_bits()), (offset::EFR2, 0)].map(|(offset, value)| Register { offset, value });
-    let machine = Machine::with(&registers, false);
+    let machine = machine::with(&registers, false);
     let mut driver = AmdDriver::new(machine.boxed()).unwrap();
     assert!(!Control::from(machine.mmio_read(offset::CONTROL, 8)).viommu_en());
     let stage2 = driver.stage2_create(1).unwrap();
@@ -41,7 +41,7 @@ fn an_iommu_that_cannot_nest_has_no_use_for_it() {
 
 #[test]
 fn a_part_is_set_up_used_and_gone_without_a_trace() {
-    let machine = Machine::with(&identity(), false);
+    let machine = machine::with(&identity(), false);
     let mut driver = AmdDriver::new(machine.boxed()).unwrap();
     let control = Control::from(machine.mmio_read(offset::CONTROL, 8));
     assert!(control.gst_buffer_trp_mode() && control.vcmd_en() && control.viommu_en());
@@ -76,7 +76,7 @@ fn a_part_is_set_up_used_and_gone_without_a_trace() {
 
 #[test]
 fn entries_lead_to_a_guest_only_as_long_as_it_knows_the_device() {
-    let machine = Machine::with(&identity(), false);
+    let machine = machine::with(&identity(), false);
     let mut driver = AmdDriver::new(machine.boxed()).unwrap();
     let mut guest = Guest::new(&machine, &mut driver, 1);
     guest.map(0, 3, 0x10_0000);
@@ -103,7 +103,7 @@ fn entries_lead_to_a_guest_only_as_long_as_it_knows_the_device() {
 
 #[test]
 fn rings_are_checked() {
-    let machine = Machine::with(&identity(), false);
+    let machine = machine::with(&identity(), false);
     let mut driver = AmdDriver::new(machine.boxed()).unwrap();
     let stage2 = driver.stage2_create(1).unwrap();
     let part = driver.interface_create(stage2).unwrap().handle;
@@ -132,7 +132,7 @@ fn rings_are_checked() {
 
 #[test]
 fn memory_that_runs_out_leaves_the_part_free() {
-    let machine = Machine::with(&identity(), false);
+    let machine = machine::with(&identity(), false);
     let mut driver = AmdDriver::new(machine.boxed()).unwrap();
     let stage2 = driver.stage2_create(1).unwrap();
     for left in 0..6 {
@@ -146,7 +146,7 @@ fn memory_that_runs_out_leaves_the_part_free() {
 #[test]
 #[ignore = "255 times 65536 strobes: half a minute"]
 fn all_parts_can_be_lent() {
-    let machine = Machine::with(&identity(), false);
+    let machine = machine::with(&identity(), false);
     let mut driver = AmdDriver::new(machine.boxed()).unwrap();
     let stage2 = driver.stage2_create(1).unwrap();
     for guest in 1..GUESTS {

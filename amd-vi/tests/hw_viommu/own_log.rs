@@ -1,7 +1,7 @@
 //! Faults of a guest's devices are in its own log, by its own numbers; interrupts as it asked for them.
 
 use crate::guest::{Guest, identity};
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use amd_vi::driver::AmdDriver;
 use amd_vi::spec::commands::{CompletionWait, Opcode};
 use amd_vi::spec::events::{EventCode, EventWord0, flags};
@@ -11,7 +11,7 @@ use viommu_plugin::{Driver, EventOwner, Frontend, Mode, QueueState};
 const PAGE: u64 = 3;
 
 fn one() -> (Machine, AmdDriver, Guest) {
-    let machine = Machine::with(&identity(), false);
+    let machine = machine::with(&identity(), false);
     let mut driver = AmdDriver::new(machine.boxed()).unwrap();
     let mut guest = Guest::new(&machine, &mut driver, 1);
     guest.map(0, PAGE, 0x10_0000);

@@ -1,6 +1,6 @@
 //! Attach and detach, judged by DMA.
 
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use arm_smmuv3::driver::ArmDriver;
 use arm_smmuv3::spec::registers::offset;
 use viommu_plugin::{
@@ -39,7 +39,7 @@ fn guest(machine: &Machine) -> (ArmDriver, u32, u64) {
 
 #[test]
 fn bypass_is_stage_2_alone() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let (mut driver, stage2, ram) = guest(&machine);
     driver.attach(STREAM, stage2, TAG, &BYPASS).unwrap();
     let answer = machine.dma(STREAM, RAM + 0x123, 2);
@@ -53,7 +53,7 @@ fn bypass_is_stage_2_alone() {
 
 #[test]
 fn translate_nests_and_the_guest_gets_its_faults() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let (mut driver, stage2, ram) = guest(&machine);
     driver.attach(STREAM, stage2, TAG, &translate(0)).unwrap();
     let answer = machine.dma(STREAM, IOVA + 8, 1);
@@ -66,7 +66,7 @@ fn translate_nests_and_the_guest_gets_its_faults() {
 
 #[test]
 fn detach_and_abort_stop_dma_without_an_event() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let (mut driver, stage2, _) = guest(&machine);
     for stop in [0, 1] {
         driver.attach(STREAM, stage2, TAG, &translate(0)).unwrap();
@@ -84,7 +84,7 @@ fn detach_and_abort_stop_dma_without_an_event() {
 
 #[test]
 fn streams_do_not_reach_each_other() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let (mut driver, stage2, ram) = guest(&machine);
     let other = driver.stage2_create(8).unwrap();
     driver.stage2_map(other, RAM, ram + RAM_LEN, 0x1000, 3).unwrap();
@@ -97,25 +97,25 @@ fn streams_do_not_reach_each_other() {
 
 #[test]
 fn each_change_is_announced_and_nothing_else_is() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let (mut driver, stage2, _) = guest(&machine);
-    machine.take_issued();
+    machine::take_issued(&machine);
     driver.attach(STREAM, stage2, TAG, &translate(0)).unwrap();
-    let issued = machine.take_issued();
+    let issued = machine::take_issued(&machine);
     assert!(!issued.is_empty());
     for words in &issued {
         assert_eq!((words[0], words[1] & !1), (u64::from(STREAM) << 32 | 0x03, 0), "CFGI_STE of this stream only");
     }
     assert_eq!(issued[0][1] & 1, 0, "a new level-1 descriptor is not only a leaf");
     driver.attach(STREAM, stage2, TAG, &translate(0)).unwrap();
-    assert_eq!(machine.take_issued(), Vec::<[u64; 2]>::new(), "nothing changed");
+    assert_eq!(machine::take_issued(&machine), Vec::<[u64; 2]>::new(), "nothing changed");
     driver.attach(STREAM + 1, stage2, TAG, &translate(0)).unwrap();
-    assert!(machine.take_issued().iter().all(|words| words[1] == 1), "leaves in an array that is known");
+    assert!(machine::take_issued(&machine).iter().all(|words| words[1] == 1), "leaves in an array that is known");
 }
 
 #[test]
 fn a_device_cache_does_not_outlive_the_entry_it_was_filled_under() {
-    let machine = Machine::with(&[], true);
+    let machine = machine::with(&[], true);
     let (mut driver, stage2, ram) = guest(&machine);
     driver.attach(STREAM, stage2, TAG, &translate(1)).unwrap();
     assert_eq!(machine.dma(STREAM, IOVA, 1).output, ram + 0x1_0000);
@@ -130,9 +130,9 @@ fn a_device_cache_does_not_outlive_the_entry_it_was_filled_under() {
 
 #[test]
 fn a_device_that_answers_no_cache_invalidation_fails_its_attach() {
-    let machine = Machine::with(&[], true);
+    let machine = machine::with(&[], true);
     let (mut driver, stage2, _) = guest(&machine);
-    machine.unresponsive(STREAM);
+    machine.unresponsive(STREAM, true);
     assert!(driver.attach(STREAM, stage2, TAG, &translate(1)).is_err());
     driver.queue_resume();
     driver.detach(STREAM).unwrap();
@@ -143,17 +143,17 @@ fn a_device_that_answers_no_cache_invalidation_fails_its_attach() {
 fn ats_is_off_where_hardware_or_guest_has_none() {
     let without = [Register { offset: offset::IDR0, value: 0x0d44_101b }];
     for (registers, eats) in [(&without[..], 1), (&[][..], 0)] {
-        let machine = Machine::with(registers, true);
+        let machine = machine::with(registers, true);
         let (mut driver, stage2, ram) = guest(&machine);
         driver.attach(STREAM, stage2, TAG, &translate(eats)).unwrap();
-        assert!(machine.take_issued().iter().all(|words| words[0] as u8 == 0x03), "no ATC_INV");
+        assert!(machine::take_issued(&machine).iter().all(|words| words[0] as u8 == 0x03), "no ATC_INV");
         assert_eq!(machine.dma(STREAM, IOVA, 1).output, ram + 0x1_0000);
     }
 }
 
 #[test]
 fn unmap_under_nesting_needs_the_invalidations_that_the_driver_encodes() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let (mut driver, stage2, ram) = guest(&machine);
     driver.attach(STREAM, stage2, TAG, &translate(0)).unwrap();
     assert_eq!(machine.dma(STREAM, IOVA, 1).status, Status::OK);
@@ -171,7 +171,7 @@ fn unmap_under_nesting_needs_the_invalidations_that_the_driver_encodes() {
 
 #[test]
 fn lost_events_are_told_once_after_the_ones_that_were_kept() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let (mut driver, stage2, _) = guest(&machine);
     driver.attach(STREAM, stage2, TAG, &translate(0)).unwrap();
     let (kept, made) = (4096, 5000);
@@ -191,7 +191,7 @@ fn lost_events_are_told_once_after_the_ones_that_were_kept() {
 
 #[test]
 fn what_does_not_exist_is_refused() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let (mut driver, stage2, _) = guest(&machine);
     let streams = driver.info().streams;
     assert_eq!(driver.attach(STREAM, 99, TAG, &BYPASS).unwrap_err().errno, Refusal::ENOENT);

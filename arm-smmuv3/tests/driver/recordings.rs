@@ -1,7 +1,7 @@
 //! Recorded guests through frontend, codec and driver onto the software SMMU, nested in a stage 2 that moves their
 //! memory elsewhere: the vendor's parts together, with nothing of the framework between them.
 
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use arm_smmuv3::codec::ArmCodec;
 use arm_smmuv3::driver::ArmDriver;
 use arm_smmuv3::frontend::ArmFrontend;
@@ -192,7 +192,7 @@ fn replay(name: &str, expected: u64, through: &[u8]) {
     let ids = scan.first_reads.iter().filter(|read| read.offset <= offset::AIDR);
     let registers: Vec<Register> = ids.map(|read| Register { offset: read.offset, value: read.value }).collect();
     let mut trace = Trace::open(&path).unwrap();
-    let machine = Machine::new();
+    let machine = machine::plain();
     let mut vm = Vm::new(&machine, trace.header(), &registers);
     let mut checked = 0;
     while let Some(entry) = trace.next().unwrap() {

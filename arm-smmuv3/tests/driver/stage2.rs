@@ -1,6 +1,6 @@
 //! Stage-2 tables against a plain map, and against memory that runs out.
 
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 use arm_smmuv3::tables::{Geometry, Stage2};
 use std::collections::BTreeMap;
 use viommu_plugin::Refusal;
@@ -49,7 +49,7 @@ fn every_address_size_has_a_legal_start() {
         (5, 48, 16, 2, K4),
         (6, 48, 16, 2, K4),
     ] {
-        let machine = Machine::new();
+        let machine = machine::plain();
         let mut stage2 = tables(&machine, oas);
         let geometry = stage2.geometry();
         assert_eq!((geometry.ipa_bits(), geometry.t0sz(), geometry.sl0()), (bits, t0sz, sl0));
@@ -66,7 +66,7 @@ fn every_address_size_has_a_legal_start() {
 
 #[test]
 fn the_largest_blocks_that_fit() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let mut stage2 = tables(&machine, 4);
     // One page, then 2 MiB blocks, then 1 GiB, then 2 MiB, then a page.
     let (ipa, end) = (G1 - M2 - K4, 2 * G1 + M2 + K4);
@@ -83,7 +83,7 @@ fn the_largest_blocks_that_fit() {
 
 #[test]
 fn what_is_mapped_is_not_mapped_again_and_blocks_are_not_cut() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let mut stage2 = tables(&machine, 4);
     stage2.map(&machine, M2, M2, 2 * M2, 3).unwrap();
     for (ipa, len) in [(M2, K4), (3 * M2 - K4, 2 * K4), (0, G1)] {
@@ -101,7 +101,7 @@ fn what_is_mapped_is_not_mapped_again_and_blocks_are_not_cut() {
 
 #[test]
 fn misuse_is_refused() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let mut stage2 = tables(&machine, 4);
     for (ipa, pa, len) in [
         (0, 0, 0),
@@ -124,7 +124,7 @@ fn misuse_is_refused() {
 
 #[test]
 fn tables_are_freed_when_empty_but_not_before_the_caller_invalidated() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let mut stage2 = tables(&machine, 4);
     let empty = machine.allocated();
     stage2.map(&machine, 0, 0, 4 * K4, 3).unwrap();
@@ -144,7 +144,7 @@ fn tables_are_freed_when_empty_but_not_before_the_caller_invalidated() {
 #[test]
 fn no_memory_leaves_everything_as_it_was() {
     for allocations in 0.. {
-        let machine = Machine::new();
+        let machine = machine::plain();
         let mut stage2 = tables(&machine, 4);
         stage2.map(&machine, 0, 0, K4, 3).unwrap();
         machine.fail_allocation_after(Some(allocations));
@@ -168,7 +168,7 @@ fn no_memory_leaves_everything_as_it_was() {
 #[test]
 fn random_maps_and_unmaps_agree_with_a_plain_map() {
     for seed in 1..9u64 {
-        let machine = Machine::new();
+        let machine = machine::plain();
         let mut stage2 = tables(&machine, 4);
         // Page index to (output page, writable). Pages of two neighbouring 2 MiB regions, and a far one.
         let mut plain: BTreeMap<u64, (u64, bool)> = BTreeMap::new();

@@ -1,6 +1,6 @@
 //! Bring-up, queue errors, what a guest may be shown.
 
-use crate::machine::Machine;
+use crate::machine;
 use arm_smmuv3::ArmSmmuv3;
 use arm_smmuv3::driver::ArmDriver;
 use arm_smmuv3::spec::registers::offset;
@@ -13,7 +13,7 @@ fn id(offset: u64, value: u64) -> Register {
 
 #[test]
 fn comes_up_with_every_stream_aborting() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let driver = ArmDriver::new(machine.boxed()).unwrap();
     let info = driver.info();
     assert_eq!(machine.mmio_read(offset::CR0ACK, 4) & 0xd, 0xd);
@@ -28,7 +28,7 @@ fn comes_up_with_every_stream_aborting() {
 
 #[test]
 fn takes_over_an_smmu_that_somebody_left_on() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     drop(ArmDriver::new(machine.boxed()).unwrap());
     let second = ArmDriver::new(machine.boxed()).unwrap();
     assert_eq!(machine.mmio_read(offset::CR0ACK, 4) & 0xd, 0xd);
@@ -38,7 +38,7 @@ fn takes_over_an_smmu_that_somebody_left_on() {
 #[test]
 fn qemus_smmu_is_enough() {
     let registers = [id(offset::IDR0, 0x0d44_101b), id(offset::IDR1, 0x0273_0010), id(offset::IDR5, 0x74)];
-    let driver = ArmDriver::new(Machine::with(&registers, false).boxed()).unwrap();
+    let driver = ArmDriver::new(machine::with(&registers, false).boxed()).unwrap();
     let info = driver.info();
     assert_eq!((info.streams, info.ipa_bits, info.ats, info.last_tag), (0x1_0000, 44, 0, 0xffff));
 }
@@ -52,7 +52,7 @@ fn hardware_that_cannot_nest_is_refused_by_name() {
         (id(offset::IDR0, 0x0e44_101b), "STALL_MODEL"),
         (id(offset::IDR5, 0x64), "GRAN4K"),
     ] {
-        let refusal = ArmDriver::new(Machine::with(&[registers], false).boxed()).err().unwrap();
+        let refusal = ArmDriver::new(machine::with(&[registers], false).boxed()).err().unwrap();
         assert_eq!(refusal.errno, Refusal::EOPNOTSUPP);
         assert!(refusal.text.contains(names), "{refusal}");
     }
@@ -61,7 +61,7 @@ fn hardware_that_cannot_nest_is_refused_by_name() {
 #[test]
 fn no_memory_at_any_point_is_an_error() {
     for allocations in 0.. {
-        let machine = Machine::new();
+        let machine = machine::plain();
         machine.fail_allocation_after(Some(allocations));
         match ArmDriver::new(machine.boxed()) {
             Err(refusal) => assert_eq!(refusal.errno, Refusal::ENOMEM),
@@ -109,7 +109,7 @@ fn hardware_that_does_not_answer_is_given_up() {
 
 #[test]
 fn what_a_guest_may_be_shown_is_accepted_and_has_no_stage_2() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let driver = ArmDriver::new(machine.boxed()).unwrap();
     let registers = driver.guest_registers(TranslationMode::NESTED);
     ArmSmmuv3::frontend(&registers).unwrap();
@@ -121,7 +121,7 @@ fn what_a_guest_may_be_shown_is_accepted_and_has_no_stage_2() {
 
 #[test]
 fn an_illegal_command_is_found_replaced_and_resumed() {
-    let machine = Machine::new();
+    let machine = machine::plain();
     let mut driver = ArmDriver::new(machine.boxed()).unwrap();
     assert_eq!(driver.queue_fault(), None);
     let ring = driver.info().ring;

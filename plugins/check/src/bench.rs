@@ -135,8 +135,12 @@ impl<M: Model> Bench<M> {
     }
     /// A device's access without PASID: 1 reads, 2 writes.
     pub fn dma(&self, stream: u32, iova: u64, access: u32) -> Answer {
+        self.dma_pasid(stream, u32::MAX, iova, access)
+    }
+    /// As [`Bench::dma`], with this PASID.
+    pub fn dma_pasid(&self, stream: u32, pasid: u32, iova: u64, access: u32) -> Answer {
         let mut answer = [Answer::default()];
-        let request = Request { stream, pasid: u32::MAX, iova, access, flags: 0 };
+        let request = Request { stream, pasid, iova, access, flags: 0 };
         lock(&self.model).translate(&[request], &mut answer);
         answer[0]
     }
