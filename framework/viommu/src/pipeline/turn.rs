@@ -45,9 +45,10 @@ impl Pipeline {
     /// [`Pipeline::kick`] on the shard's thread: bounded, so that no guest keeps the others' thread.
     pub(super) fn kick_bounded(self: &Arc<Self>) {
         const COMMANDS: u32 = 4096;
-        self.rekick_queued.store(false, Ordering::SeqCst);
         let doorbell = self.queue.answer();
         let mut fetch = self.queue();
+        // Not before the queue is ours: until then this guest is not idle, and what is asked for meanwhile is seen now.
+        self.rekick_queued.store(false, Ordering::SeqCst);
         let more = self.run(&mut fetch, COMMANDS, doorbell);
         if self.queue.leave(fetch) || more {
             self.queue_rekick();
@@ -65,7 +66,7 @@ impl Pipeline {
         if self.settle.is_quarantined() {
             return true;
         }
-        if self.settle.is_busy() || self.queue.is_rung() {
+        if self.settle.is_busy() || self.queue.is_rung() || self.rekick_queued.load(Ordering::SeqCst) {
             return false;
         }
         let Some(turn) = self.queue.try_enter() else { return false };
