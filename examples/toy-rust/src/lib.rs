@@ -6,6 +6,7 @@
 //!   viommu trace generate toy --seed 1 --output toy.gtrace.zst
 //!   viommu replay --plugin ./target/release/libtoy_plugin.so toy.gtrace.zst
 //! ```
+#![forbid(unsafe_code)]
 
 mod codec;
 mod driver;

@@ -12,6 +12,7 @@
 //! the hardware with the driver or producer locked, except the driver itself inside attach and detach: then the gate is
 //! closed, the ring holds nobody else's commands, and a stop of the queue fails the call instead of being repaired in it.
 
+mod attach;
 mod delay;
 mod events;
 mod graph;
@@ -24,6 +25,7 @@ mod recover;
 mod ring;
 mod shadow;
 mod speculate;
+mod stage2;
 mod tags;
 mod unmap;
 

@@ -6,7 +6,7 @@
 
 use super::Direct;
 use super::graph::{Graph, Hwpt, Object};
-use super::objects::{Mappings, access};
+use super::stage2::{Mappings, access};
 use crate::Cause;
 use crate::backend::{Backing, Mapping, ObjectKind};
 use std::collections::BTreeMap;
