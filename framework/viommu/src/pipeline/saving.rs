@@ -23,11 +23,13 @@ impl Pipeline {
         self.settle.notify();
     }
 
-    /// Returns when the control plane owes this guest no answer.
+    /// Returns when the control plane owes this guest no answer, and nothing more of a queue that is held can ask for one.
     ///
     /// # Errors
     /// If it takes too long.
     pub(crate) fn wait_answered(&self) -> Result<(), Cause> {
+        // Whoever took the queue up before it was held may be at a configuration command right now.
+        drop(self.queue());
         let limit = self.shard.sync_limit().saturating_mul(4);
         let answered = self.settle.wait(limit, self.shard.clock(), || !self.settle.is_busy());
         if answered { Ok(()) } else { Err(Cause::TimedOut(limit)) }

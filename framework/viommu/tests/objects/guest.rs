@@ -113,7 +113,14 @@ impl Guest {
         self.send(&[[3 | stream << 32, 1], SYNC]);
     }
 
+    /// Returns when the guest's queue has taken the commands, or stopped.
     pub(crate) fn send(&self, commands: &[[u64; 2]]) {
+        self.post(commands);
+        assert!(self.viommu.pipeline().wait_settled(Duration::from_secs(20)), "the guest's queue does not settle");
+    }
+
+    /// Rings the doorbell, and no more.
+    pub(crate) fn post(&self, commands: &[[u64; 2]]) {
         for command in commands {
             let slot = self.producer.get() & ((1 << QUEUE_LOG2) - 1);
             for (at, word) in (0..).zip(command) {
@@ -122,7 +129,6 @@ impl Guest {
             self.producer.set((self.producer.get() + 1) & ((2 << QUEUE_LOG2) - 1));
         }
         self.write(CMDQ_PROD, 4, self.producer.get());
-        assert!(self.viommu.pipeline().wait_settled(Duration::from_secs(20)), "the guest's queue does not settle");
     }
 
     /// Whether everything was taken, and no error shows.

@@ -14,6 +14,7 @@ use viommu::backend::direct::DirectOptions;
 use viommu::backend::{Backing, Mapping, ObjectKind, Objects};
 use viommu::blocking::{Host, NestParent, RestoredViommu, Viommu};
 use viommu::objects::{ObjectState, RestoreConfig, ViommuConfig};
+use viommu::pipeline::CommandTap;
 use viommu::plugin::{Frontend, GuestFault, Register, Status};
 use viommu::save::{GuestEntry, SavedVdevice, SavedViommu};
 use viommu::vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
@@ -87,6 +88,48 @@ fn devices_do_what_the_entries_said_when_they_were_last_read() {
     assert_eq!(new.dma(0x72, 0x1234).output, 0x9_0000_1234);
     drop((guest, restored));
     assert!(new.host.shutdown().unwrap().is_empty());
+}
+
+/// Holds the thread that takes the guest's commands between the first of a batch and the next, until a save waits for it.
+struct Between {
+    reached: flume::Sender<()>,
+    saved: flume::Receiver<()>,
+}
+
+impl CommandTap for Between {
+    fn consumed(&self, _words: &[u64]) {
+        // Disconnected after the one time that counts. Nobody can see a save wait: it gets a moment to be wrong in.
+        if self.reached.send(()).is_ok() {
+            let _ = self.saved.recv_timeout(Duration::from_millis(50));
+        }
+    }
+}
+
+#[test]
+fn a_save_waits_for_the_configuration_command_that_is_being_taken() {
+    let (machine, memory) = (machine(DirectOptions::default()), guest::memory());
+    let (reached, at) = flume::bounded(1);
+    let (done, saved) = flume::bounded::<()>(1);
+    let config = ViommuConfig { tap: Some(Arc::new(Between { reached, saved })), ..guest::config(&memory) };
+    let viommu = parent(&machine, &memory, 0x8000_0000).viommu(config).unwrap();
+    let _name = viommu.vdevice(&machine.host.device(0x43).unwrap(), 3).unwrap();
+    let guest = Guest::new(&viommu, &memory);
+    guest.enable();
+    guest.store_ste(3, STE_STAGE_1 | CD_1);
+    let vcpu = std::thread::spawn(move || {
+        guest.post(&[[0x30, 0], [3 | 3 << 32, 1], SYNC]);
+        guest
+    });
+    at.recv().unwrap();
+    drop(at);
+    let state = viommu.save().unwrap();
+    drop(done);
+    assert!(matches!(state.vdevices[0].entry, GuestEntry::Words(_)), "the command was complete: {state:?}");
+    let guest = vcpu.join().unwrap();
+    assert!(!guest.all_taken(), "the SYNC is the next host's");
+    viommu.resume();
+    assert!(viommu.pipeline().wait_settled(Duration::from_secs(20)));
+    assert!(guest.all_taken());
 }
 
 #[test]
