@@ -82,6 +82,7 @@ pub mod proposal;
 pub mod save;
 pub mod seams;
 pub mod simulation;
+pub mod uapi;
 
 pub use error::{Cause, Error};
 pub use host::{Host, HostBuilder, HostEvent, Leftovers};
