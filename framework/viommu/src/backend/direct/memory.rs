@@ -95,12 +95,23 @@ impl PhysicalMemory {
     /// # Errors
     /// As [`PhysicalMemory::add_region`], or what mmap says.
     pub fn add_dma(&self, pa: u64, len: u64) -> Result<(), Cause> {
-        let wrong = || Cause::Invalid(format!("DMA memory of {len:#x} bytes at {pa:#x} is not in grains of {GRAIN}"));
-        let bytes =
-            usize::try_from(len).ok().filter(|_| len > 0 && (len | pa).is_multiple_of(GRAIN)).ok_or_else(wrong)?;
+        let bytes = usize::try_from(len).ok().filter(|_| in_grains(pa, len)).ok_or_else(|| not_grains(pa, len))?;
         let mapping = MmapRegion::new(bytes).map_err(|e| Cause::Os(std::io::Error::other(e)))?;
+        self.add_dma_region(pa, Arc::new(mapping))
+    }
+
+    /// As [`PhysicalMemory::add_dma`], with memory that is there already, and zero: hardware that is a process of its
+    /// own must share it.
+    ///
+    /// # Errors
+    /// As [`PhysicalMemory::add_region`]; EINVAL if it is not in whole grains of 64 bytes.
+    pub fn add_dma_region(&self, pa: u64, mapping: Arc<MmapRegion>) -> Result<(), Cause> {
+        let len = mapping.size() as u64;
+        if !in_grains(pa, len) {
+            return Err(not_grains(pa, len));
+        }
         let mut change = lock(&self.change);
-        self.insert(pa, Arc::new(mapping))?;
+        self.insert(pa, mapping)?;
         change.used.insert(pa, pa);
         change.release(pa, len);
         Ok(())
@@ -326,6 +337,14 @@ impl Region {
         }
         if end > 0 { self.memory.write_slice(&bytes[start + words..], at) } else { Ok(()) }
     }
+}
+
+fn in_grains(pa: u64, len: u64) -> bool {
+    len > 0 && (len | pa).is_multiple_of(GRAIN)
+}
+
+fn not_grains(pa: u64, len: u64) -> Cause {
+    Cause::Invalid(format!("DMA memory of {len:#x} bytes at {pa:#x} is not in grains of {GRAIN}"))
 }
 
 #[inline]
