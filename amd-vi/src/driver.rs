@@ -21,10 +21,10 @@ use viommu_plugin::{
 
 /// What the physical IOMMU says of itself.
 #[derive(Debug, Clone, Copy)]
-struct Identity {
-    efr: Efr,
-    efr2: Efr2,
-    header: CapabilityHeader,
+pub(crate) struct Identity {
+    pub(crate) efr: Efr,
+    pub(crate) efr2: Efr2,
+    pub(crate) header: CapabilityHeader,
 }
 
 impl Identity {

@@ -38,11 +38,12 @@ pub mod codec;
 pub mod driver;
 pub mod features;
 pub mod frontend;
+pub mod kernel;
 pub mod model;
 pub mod spec;
 pub mod tables;
 
-use viommu_plugin::{Hardware, ModelConfig, ModelHost, Refusal, Register, Vendor, VendorInfo};
+use viommu_plugin::{Hardware, KernelAbi, ModelConfig, ModelHost, Refusal, Register, Vendor, VendorInfo};
 
 /// The vendor: what the plugin exports.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +60,7 @@ impl Vendor for AmdVi {
         frame_bytes: spec::registers::FRAME_BYTES,
         stream_name: "DeviceID",
     };
+    const KERNEL: Option<&'static dyn KernelAbi> = Some(&kernel::AmdKernel);
     type Frontend = frontend::AmdFrontend;
     type Codec = codec::AmdCodec;
     type Driver = driver::AmdDriver;

@@ -34,11 +34,12 @@ pub mod codec;
 pub mod driver;
 pub mod features;
 pub mod frontend;
+pub mod kernel;
 pub mod model;
 pub mod spec;
 pub mod tables;
 
-use viommu_plugin::{Hardware, ModelConfig, ModelHost, Refusal, Register, Vendor, VendorInfo};
+use viommu_plugin::{Hardware, KernelAbi, ModelConfig, ModelHost, Refusal, Register, Vendor, VendorInfo};
 
 /// The vendor: what the plugin exports.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +56,7 @@ impl Vendor for ArmSmmuv3 {
         frame_bytes: spec::registers::FRAME_BYTES,
         stream_name: "StreamID",
     };
+    const KERNEL: Option<&'static dyn KernelAbi> = Some(&kernel::ArmKernel);
     type Frontend = frontend::ArmFrontend;
     type Codec = codec::ArmCodec;
     type Driver = driver::ArmDriver;

@@ -190,31 +190,8 @@ impl Driver for VtdDriver {
         if self.modes() & mode.bit() == 0 {
             return Vec::new();
         }
-        let (host, own) = (&self.identity, Features::default());
-        let cap = own
-            .cap
-            .with_domains(host.cap.domains().min(6))
-            .with_page_selective(host.cap.page_selective())
-            .with_max_address_mask(host.cap.max_address_mask())
-            .with_first_stage_1g(host.cap.first_stage_1g())
-            .with_first_stage_5_levels(host.cap.first_stage_5_levels());
-        let ecap = own.ecap.with_coherent(true).with_device_tlb(host.ecap.device_tlb());
-        let guest = match mode {
-            TranslationMode::NESTED => Features {
-                ver: host.version,
-                cap,
-                ecap: ecap
-                    .with_supervisor_request(host.ecap.supervisor_request())
-                    .with_extended_accessed(host.ecap.extended_accessed())
-                    .with_scalable_coherent(host.ecap.scalable_coherent()),
-            },
-            _ => Features {
-                ver: host.version,
-                cap: cap.with_first_stage_1g(false).with_first_stage_5_levels(false),
-                ecap: ecap.with_scalable_mode(false).with_first_stage(false).with_scalable_coherent(false),
-            },
-        };
-        guest.registers().to_vec()
+        let Identity { version, cap, ecap } = self.identity;
+        Features::shown(Features { ver: version, cap, ecap }, mode).registers().to_vec()
     }
 
     fn stage2_create(&mut self, tag: u32) -> Result<u32, Refusal> {

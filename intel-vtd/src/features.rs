@@ -3,7 +3,7 @@
 mod covers;
 
 use crate::spec::registers::{Cap, Ecap, offset};
-use viommu_plugin::{Refusal, Register};
+use viommu_plugin::{Refusal, Register, TranslationMode};
 
 /// ID registers of one guest: frontend and codec are fixed by them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,34 @@ impl Default for Features {
 }
 
 impl Features {
+    /// What guests served in `mode` may be shown on hardware with the ID registers `host`.
+    pub(crate) fn shown(host: Self, mode: TranslationMode) -> Self {
+        let own = Self::default();
+        let cap = own
+            .cap
+            .with_domains(host.cap.domains().min(6))
+            .with_page_selective(host.cap.page_selective())
+            .with_max_address_mask(host.cap.max_address_mask())
+            .with_first_stage_1g(host.cap.first_stage_1g())
+            .with_first_stage_5_levels(host.cap.first_stage_5_levels());
+        let ecap = own.ecap.with_coherent(true).with_device_tlb(host.ecap.device_tlb());
+        match mode {
+            TranslationMode::NESTED => Self {
+                ver: host.ver,
+                cap,
+                ecap: ecap
+                    .with_supervisor_request(host.ecap.supervisor_request())
+                    .with_extended_accessed(host.ecap.extended_accessed())
+                    .with_scalable_coherent(host.ecap.scalable_coherent()),
+            },
+            _ => Self {
+                ver: host.ver,
+                cap: cap.with_first_stage_1g(false).with_first_stage_5_levels(false),
+                ecap: ecap.with_scalable_mode(false).with_first_stage(false).with_scalable_coherent(false),
+            },
+        }
+    }
+
     /// The features in `registers`; an offset not listed has the value of [`Features::default`].
     ///
     /// # Errors

@@ -31,12 +31,13 @@
 
 pub mod driver;
 pub mod frontend;
+pub mod kernel;
 pub mod model;
 pub mod spec;
 
 use arm_smmuv3::ArmSmmuv3;
 use arm_smmuv3::codec::ArmCodec;
-use viommu_plugin::{Hardware, ModelConfig, ModelHost, Refusal, Register, Vendor, VendorInfo};
+use viommu_plugin::{Hardware, KernelAbi, ModelConfig, ModelHost, Refusal, Register, Vendor, VendorInfo};
 
 /// The vendor: what the plugin exports. Its recordings are those of the Arm SMMUv3.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +50,7 @@ impl Vendor for TegraVcmdq {
         frame_bytes: spec::GUEST_FRAME_BYTES,
         ..ArmSmmuv3::INFO
     };
+    const KERNEL: Option<&'static dyn KernelAbi> = Some(&kernel::TegraKernel);
     type Frontend = frontend::TegraFrontend;
     type Codec = ArmCodec;
     type Driver = driver::TegraDriver;

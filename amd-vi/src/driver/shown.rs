@@ -15,7 +15,7 @@ impl Identity {
     /// GLXSup, PASmax), without PPRSup, which nothing here carries, and GASup, which is the VMM's to add with the rest of
     /// interrupt remapping. INVALIDATE_IOMMU_ALL and PREFETCH_IOMMU_PAGES need no hardware. A shadowed guest gets v1
     /// tables of as many levels as the host's have, and NpCache, so that it announces what it maps.
-    pub(super) fn shown(&self, mode: TranslationMode) -> Vec<Register> {
+    pub(crate) fn shown(&self, mode: TranslationMode) -> Vec<Register> {
         let efr = Efr::new().with_ia_sup(true).with_pref_sup(true);
         let header = CapabilityHeader::new().with_cap_id(0x0f).with_cap_type(3).with_cap_rev(1).with_efr_sup(true);
         let host = self.efr;

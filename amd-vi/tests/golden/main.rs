@@ -6,6 +6,7 @@
 mod commands;
 mod entries;
 mod events;
+mod kernel;
 mod registers;
 mod sizes;
 

@@ -6,6 +6,7 @@
 mod commands;
 mod entries;
 mod events;
+mod kernel;
 
 /// Little-endian words of a vector.
 fn words<const BYTES: usize, const WORDS: usize>(bytes: &[u8; BYTES]) -> [u64; WORDS] {

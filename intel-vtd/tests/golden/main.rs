@@ -3,6 +3,7 @@
 
 mod descriptors;
 mod entries;
+mod kernel;
 mod registers;
 
 /// Little-endian words of a vector.

@@ -1,6 +1,6 @@
 //! The checks by name.
 
-use crate::{Samples, codec, driver, facts, frontend, model};
+use crate::{Samples, codec, driver, facts, frontend, kernel, model};
 use viommu_plugin_host::{CallError, Plugin};
 
 /// How a check ended that did not succeed.
@@ -102,6 +102,12 @@ checks! {
     DriverRecoversFromIllegalCommand = "driver-recovers-from-illegal-command", "An illegal command stops the queue where it stands, and the queue goes on after it is replaced.", driver::recovers_from_illegal_command;
     DriverRefusesNonsense = "driver-refuses-nonsense", "Ranges, streams and handles that cannot be are refused, and the driver goes on.", driver::refuses_nonsense;
     DriverFreesMemory = "driver-frees-memory", "A stage 2 that is destroyed leaves no memory behind.", driver::frees_memory;
+    KernelFactsAgree = "kernel-facts-agree", "The types and sizes of the kernel's payloads agree with each other and do not change.", kernel::facts_agree;
+    KernelRegistersAreTaken = "kernel-registers-are-taken", "Registers from any hardware information are taken by frontend and codec, and a payload that is cut short is refused.", kernel::registers_are_taken;
+    KernelHwptDataIsWhole = "kernel-hwpt-data-is-whole", "A nested HWPT's payload is whole or not there, the same each time, and nothing is written beyond it.", kernel::hwpt_data_is_whole;
+    KernelEntriesTakePrefix = "kernel-entries-take-prefix", "Every command that the codec passes has an entry or needs none, a run has those of its commands, and nothing is written beyond the buffer.", kernel::entries_take_prefix;
+    KernelRepeatsWhatHasTo = "kernel-repeats-what-has-to", "TLB and configuration cache invalidations are said to be repeatable, device cache invalidations are not.", kernel::repeats_what_has_to;
+    KernelEventsSurvive = "kernel-events-survive", "An event's payload becomes an event that the frontend takes or none, whatever is in it, and so do the data of a vIOMMU.", kernel::events_survive;
     HostPanicContained = "host-panic-contained", "A panic in the host's callbacks is an error of that call and of nothing else.", driver::host_panic_contained;
 }
 

@@ -29,6 +29,7 @@ mod codec;
 mod driver;
 mod facts;
 mod frontend;
+mod kernel;
 mod machine;
 mod model;
 pub mod proof;

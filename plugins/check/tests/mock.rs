@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use mock_plugin::kernel::{KernelMock, lies_in, panics_in};
 use mock_plugin::{Mock, lie_in, panic_in};
 use viommu_plugin_check::{Check, Samples, Verdict, conformance};
 use viommu_plugin_host::Plugin;
@@ -67,4 +68,27 @@ fn a_panic_is_found_by_the_checks_of_its_part() {
     for (slot, check) in found_by {
         assert!(fails(check, panic_in(slot).expect("it is a slot")), "{} did not notice {slot}", check.name());
     }
+}
+
+#[test]
+fn bad_kernel_payloads_are_found_by_their_checks() {
+    fn noticed<const BAD: usize>(check: Check) {
+        let plugin = Plugin::linked::<KernelMock<BAD>>();
+        let samples = Samples::generic(&plugin, 1).expect("samples");
+        let outcome = check.run(&plugin, &samples);
+        assert!(matches!(outcome, Err(Verdict::Failed(_))), "{} did not notice {BAD}: {outcome:?}", check.name());
+    }
+    noticed::<{ lies_in(0) }>(Check::KernelFactsAgree);
+    noticed::<{ lies_in(1) }>(Check::KernelRegistersAreTaken);
+    noticed::<{ lies_in(2) }>(Check::KernelHwptDataIsWhole);
+    noticed::<{ lies_in(3) }>(Check::KernelEntriesTakePrefix);
+    noticed::<{ lies_in(4) }>(Check::KernelRepeatsWhatHasTo);
+    noticed::<{ lies_in(5) }>(Check::KernelEventsSurvive);
+    noticed::<{ panics_in(0) }>(Check::KernelFactsAgree);
+    noticed::<{ panics_in(1) }>(Check::KernelRegistersAreTaken);
+    noticed::<{ panics_in(2) }>(Check::KernelHwptDataIsWhole);
+    noticed::<{ panics_in(3) }>(Check::KernelEntriesTakePrefix);
+    noticed::<{ panics_in(4) }>(Check::KernelRepeatsWhatHasTo);
+    noticed::<{ panics_in(5) }>(Check::KernelEventsSurvive);
+    noticed::<{ panics_in(6) }>(Check::KernelEventsSurvive);
 }

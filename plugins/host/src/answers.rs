@@ -8,6 +8,8 @@ use viommu_plugin::{
     Status, Stop, TranslationMode, VirtualInterface, Walked,
 };
 
+pub(crate) mod kernel;
+
 type Checked<T> = Result<T, &'static str>;
 
 /// Host commands that one guest command may become at most, before "no room" in an empty buffer of that size is taken

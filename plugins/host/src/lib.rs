@@ -4,7 +4,7 @@
 //!   SearchPath ─► Plugin::find ─► library (dlopen) ─┐
 //!   Vendor type ─► Plugin::linked ──────────────────┴─► table (copied, checked) ─► Plugin
 //!                                                                                  │ create
-//!   framework ◄─ Result<_, CallError> ◄─ answers ◄─ slot(instance, lent buffers) ◄─ Frontend Codec Driver Model
+//!   framework ◄─ Result<_, CallError> ◄─ answers ◄─ slot(instance, lent buffers) ◄─ Frontend Codec Driver Model KernelAbi
 //!                                                     └─► callbacks (panics caught) ─► Hardware, ModelHost, GuestMemory
 //! ```
 //!
@@ -36,6 +36,7 @@ mod driver;
 mod error;
 mod frontend;
 mod instance;
+mod kernel;
 mod library;
 mod model;
 mod plugin;
@@ -46,6 +47,7 @@ pub use codec::Codec;
 pub use driver::Driver;
 pub use error::{CallError, LoadError};
 pub use frontend::Frontend;
+pub use kernel::KernelAbi;
 pub use model::Model;
 pub use plugin::{Plugin, PluginInfo};
 pub use search::SearchPath;

@@ -6,7 +6,7 @@
 use crate::callbacks::Loan;
 use crate::instance::{Instance, outcome_with};
 use crate::table::Table;
-use crate::{CallError, Codec, Driver, Frontend, LoadError, Model, SearchPath, library};
+use crate::{CallError, Codec, Driver, Frontend, KernelAbi, LoadError, Model, SearchPath, library};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use viommu_plugin::abi::{ModelSetup, PluginEntry};
@@ -133,6 +133,11 @@ impl Plugin {
         // SAFETY: the registers and the text outlive the call; the slot needs no instance.
         let answer = unsafe { covers(offered.as_ptr(), offered.len(), shown.as_ptr(), shown.len(), &mut why) };
         outcome_with(SLOT, answer, &why).map(drop)
+    }
+
+    /// This vendor's payloads of Linux's iommufd; `None` if its guests cannot be served on `/dev/iommu`.
+    pub fn kernel_abi(&self) -> Option<KernelAbi> {
+        KernelAbi::of(&self.table)
     }
 
     /// A codec that accepts what these ID registers promise.

@@ -91,6 +91,8 @@ fn missing(entry: &PluginEntry) -> Option<&'static str> {
         driver_queue_resume driver_event);
     need!(model_create: model_destroy model_mmio_read model_mmio_write model_step model_translate model_explain
         model_stats model_atc_unresponsive model_reset);
+    need!(kernel_facts: kernel_registers kernel_hwpt_data kernel_entries kernel_repeatable kernel_event
+        kernel_interface);
     None
 }
 

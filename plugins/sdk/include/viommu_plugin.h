@@ -18,7 +18,7 @@
 /*
  Counts the slots appended since [`ABI_MAJOR`] began.
  */
-#define ViommuABI_MINOR 2
+#define ViommuABI_MINOR 3
 
 /*
  What a slot returns when the plugin panicked in this call (-EOWNERDEAD).
@@ -49,6 +49,11 @@
  Entries of page tables that one [`Codec::walk`] reads at most: whoever holds a lock around it holds it no longer.
  */
 #define ViommuWALK_READS 4096
+
+/*
+ In the capabilities of GET_HW_INFO: the device, or the IOMMU it is behind, has no ATS. Older kernels never set it.
+ */
+#define ViommuPCI_ATS_NOT_SUPPORTED (1 << 3)
 
 /*
  Understood but wrong.
@@ -1201,6 +1206,163 @@ struct ViommuVirtualInterface {
 #define ViommuVirtualInterface_PHYSICAL_QUEUES 1
 
 /*
+ The object that an HWPT_INVALIDATE names.
+ */
+typedef uint32_t ViommuInvalidateTarget;
+/*
+ The guest's vIOMMU.
+ */
+#define ViommuInvalidateTarget_VIOMMU 0
+/*
+ The nested HWPTs of the domain that [`KernelEntries::domain`] says; all of the guest's for [`NO_DOMAIN`].
+ */
+#define ViommuInvalidateTarget_NESTED_HWPT 1
+
+/*
+ How the kernel nests a guest's tables.
+ */
+typedef uint32_t ViommuNesting;
+/*
+ Through a vIOMMU: VIOMMU_ALLOC on a nesting parent, HWPT_ALLOC on the vIOMMU.
+ */
+#define ViommuNesting_VIOMMU 0
+/*
+ On the parent: HWPT_ALLOC on a nesting parent. There is no vIOMMU, and so no vdevice and no event queue.
+ */
+#define ViommuNesting_PARENT 1
+/*
+ Not at all: guests are served with shadow tables.
+ */
+#define ViommuNesting_NONE 2
+
+/*
+ The types and sizes of a vendor's payloads. A type is the uAPI's number; sizes are in bytes.
+ */
+struct ViommuKernelFacts {
+  /*
+   GET_HW_INFO type.
+   */
+  uint32_t hw_info_type;
+  /*
+   Bytes of that payload.
+   */
+  uint32_t hw_info_bytes;
+  /*
+   A second GET_HW_INFO type, whose payload follows the first; 0 if there is none. A kernel without it: zeros.
+   */
+  uint32_t hw_info_more_type;
+  /*
+   Bytes of the second payload.
+   */
+  uint32_t hw_info_more_bytes;
+  /*
+   VIOMMU_ALLOC type; 0 if there is none.
+   */
+  uint32_t viommu_type;
+  /*
+   Bytes of the data of VIOMMU_ALLOC, all zero going in; 0 if it takes none.
+   */
+  uint32_t viommu_data_bytes;
+  /*
+   HWPT_ALLOC data type of a nested HWPT; 0 if there is none.
+   */
+  uint32_t hwpt_data_type;
+  /*
+   Bytes of that payload.
+   */
+  uint32_t hwpt_data_bytes;
+  /*
+   HWPT_INVALIDATE data type. 0 is one.
+   */
+  uint32_t invalidate_data_type;
+  /*
+   Bytes of the longest invalidation entry; 0 if there is none.
+   */
+  uint32_t invalidate_entry_bytes;
+  /*
+   What most invalidations name; [`KernelEntries::target`] says it of each.
+   */
+  ViommuInvalidateTarget invalidate_target;
+  /*
+   How guests are nested.
+   */
+  ViommuNesting nesting;
+  /*
+   VEVENTQ_ALLOC type of the events of a guest's streams; 0 if there is none.
+   */
+  uint32_t veventq_type;
+  /*
+   Bytes of an event's payload, behind the header.
+   */
+  uint32_t vevent_bytes;
+  /*
+   VEVENTQ_ALLOC type of events without a stream (queues that guests drive themselves); 0 if there is none.
+   */
+  uint32_t interface_veventq_type;
+  /*
+   Bytes of such an event's payload, behind the header.
+   */
+  uint32_t interface_vevent_bytes;
+  /*
+   HW_QUEUE_ALLOC type; 0 if there is none.
+   */
+  uint32_t hw_queue_type;
+  /*
+   Zero.
+   */
+  uint32_t reserved;
+};
+
+/*
+ What became of a run of commands.
+ */
+struct ViommuKernelEntries {
+  /*
+   Words taken, whole commands from the first. What the kernel does by itself is taken and leaves no entry.
+   */
+  uint32_t taken;
+  /*
+   Bytes written, whole entries.
+   */
+  uint32_t written;
+  /*
+   What the entries are to be sent to.
+   */
+  ViommuInvalidateTarget target;
+  /*
+   Bytes of an entry (`entry_len`).
+   */
+  uint32_t entry_bytes;
+  /*
+   The guest's own number of the domain that the entries are about; [`NO_DOMAIN`] if they name none.
+   */
+  uint32_t domain;
+  /*
+   1 if the next command is none that this kernel interface has; else, with words left, there was no room, or the next
+   needs another target or domain: call again.
+   */
+  uint32_t refused;
+};
+
+/*
+ An event as [`crate::Frontend::event`] takes it.
+ */
+struct ViommuKernelEvent {
+  /*
+   The guest's ID of the device; [`NO_STREAM`] if it is about none.
+   */
+  uint32_t virt_id;
+  /*
+   Words used in `record`.
+   */
+  uint32_t words;
+  /*
+   The record.
+   */
+  uint64_t record[8];
+};
+
+/*
  The type of the symbol `viommu_plugin_entry`.
 
  A part whose `*_create` is null is not offered; of a part that is offered every slot up to `model_reset` must be there.
@@ -1211,11 +1373,11 @@ struct ViommuPluginEntry {
    */
   uint32_t size;
   /*
-   [`ABI_MAJOR`] the plugin was built with.
+   [`super::ABI_MAJOR`] the plugin was built with.
    */
   uint32_t abi_major;
   /*
-   [`ABI_MINOR`] the plugin was built with.
+   [`super::ABI_MINOR`] the plugin was built with.
    */
   uint32_t abi_minor;
   /*
@@ -1611,6 +1773,45 @@ struct ViommuPluginEntry {
    [`crate::GuestTraits::INTERFACE`].
    */
   int64_t (*codec_traits)(void *instance);
+  /*
+   `[any-thread]` See [`crate::KernelAbi::facts`]. From ABI 2.3 on, as all after it. None of these needs an instance; null,
+   as the six after it, if this vendor's guests cannot be served on `/dev/iommu`.
+   */
+  int64_t (*kernel_facts)(struct ViommuKernelFacts *facts);
+  /*
+   `[any-thread]` See [`crate::KernelAbi::registers`]: writes the first `room`, returns how many there are.
+   */
+  int64_t (*kernel_registers)(const uint8_t *hw_info,
+                              size_t len,
+                              uint64_t capabilities,
+                              ViommuTranslationMode mode,
+                              struct ViommuRegister *registers,
+                              size_t room,
+                              struct ViommuMessage *why);
+  /*
+   `[any-thread]` See [`crate::KernelAbi::hwpt_data`]; the bytes written are the value returned.
+   */
+  int64_t (*kernel_hwpt_data)(const struct ViommuEntryKey *key, uint8_t *data, size_t room);
+  /*
+   `[any-thread]` See [`crate::KernelAbi::entries`].
+   */
+  int64_t (*kernel_entries)(const uint64_t *commands,
+                            size_t words,
+                            uint8_t *entries,
+                            size_t room,
+                            struct ViommuKernelEntries *answer);
+  /*
+   `[any-thread]` See [`crate::KernelAbi::repeatable`]: 1 or 0.
+   */
+  int64_t (*kernel_repeatable)(const uint64_t *command, size_t words);
+  /*
+   `[any-thread]` See [`crate::KernelAbi::event`]: 1 if it is one, else 0.
+   */
+  int64_t (*kernel_event)(uint32_t veventq_type, const uint8_t *payload, size_t len, struct ViommuKernelEvent *event);
+  /*
+   `[any-thread]` See [`crate::KernelAbi::interface`]: 1 if there is one, else 0.
+   */
+  int64_t (*kernel_interface)(const uint8_t *viommu_data, size_t len, struct ViommuVirtualInterface *interface);
 };
 
 /*

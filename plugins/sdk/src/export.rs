@@ -29,6 +29,7 @@ macro_rules! shims {
 mod codec;
 mod driver;
 mod frontend;
+mod kernel;
 mod model;
 
 /// Exports a [`Vendor`] as this library's plugin: `viommu_plugin::export_plugin!(arm_smmuv3::ArmSmmuv3);`.
@@ -133,6 +134,13 @@ impl PluginEntry {
             driver_hw_queue_create: Some(driver::hw_queue_create::<V::Driver>),
             driver_hw_queue_destroy: Some(driver::hw_queue_destroy::<V::Driver>),
             codec_traits: Some(codec::traits::<V::Codec>),
+            kernel_facts: if V::KERNEL.is_some() { Some(kernel::facts::<V>) } else { None },
+            kernel_registers: if V::KERNEL.is_some() { Some(kernel::registers::<V>) } else { None },
+            kernel_hwpt_data: if V::KERNEL.is_some() { Some(kernel::hwpt_data::<V>) } else { None },
+            kernel_entries: if V::KERNEL.is_some() { Some(kernel::entries::<V>) } else { None },
+            kernel_repeatable: if V::KERNEL.is_some() { Some(kernel::repeatable::<V>) } else { None },
+            kernel_event: if V::KERNEL.is_some() { Some(kernel::event::<V>) } else { None },
+            kernel_interface: if V::KERNEL.is_some() { Some(kernel::interface::<V>) } else { None },
         }
     }
 }

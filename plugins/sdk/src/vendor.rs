@@ -1,6 +1,6 @@
 //! What a vendor is made of.
 
-use crate::{Codec, Driver, Frontend, Hardware, Model, ModelConfig, ModelHost, Register};
+use crate::{Codec, Driver, Frontend, Hardware, KernelAbi, Model, ModelConfig, ModelHost, Register};
 use std::fmt;
 
 /// A vendor's fixed facts.
@@ -75,6 +75,8 @@ impl std::error::Error for Refusal {}
 pub trait Vendor: 'static {
     /// Fixed facts.
     const INFO: VendorInfo;
+    /// What this vendor's guests are in the words of Linux's iommufd; `None` if they cannot be served on `/dev/iommu`.
+    const KERNEL: Option<&'static dyn KernelAbi> = None;
     /// The register frame a guest sees.
     type Frontend: Frontend;
     /// Check and rewrite.

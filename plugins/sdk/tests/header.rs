@@ -35,13 +35,25 @@ fn generate() -> String {
                 "KeyKind".into(),
                 "EventOwner".into(),
                 "GuestTraits".into(),
+                "Nesting".into(),
+                "InvalidateTarget".into(),
             ],
             ..Default::default()
         },
         ..Default::default()
     };
-    let files =
-        ["abi.rs", "abi/callbacks.rs", "codec.rs", "driver.rs", "frontend.rs", "interface.rs", "model.rs", "vendor.rs"];
+    let files = [
+        "abi.rs",
+        "abi/callbacks.rs",
+        "abi/entry.rs",
+        "codec.rs",
+        "driver.rs",
+        "frontend.rs",
+        "interface.rs",
+        "kernel.rs",
+        "model.rs",
+        "vendor.rs",
+    ];
     let builder = files.iter().fold(cbindgen::Builder::new(), |builder, file| builder.with_src(source.join(file)));
     let bindings = builder.with_config(config).generate().expect("cbindgen reads the sources");
     let mut text = Vec::new();
@@ -79,7 +91,7 @@ fn c_compiles_the_header_and_agrees_on_sizes() {
     }
     sizes!(PluginEntry GuestMemoryCalls HardwareCalls ModelHostCalls HostIdTable ModelSetup Register Effects GuestQueue
         Rewritten Configuration EntryKey DriverInfo HostInvalidation QueueFault HostEvent Request Answer CacheStats
-        ShadowRange GuestMapping Walked VirtualInterface HwQueueRequest Message);
+        ShadowRange GuestMapping Walked VirtualInterface HwQueueRequest KernelFacts KernelEntries KernelEvent Message);
     source +=
         "_Static_assert(ViommuStop_ORDER == 3 && ViommuClasses_ATC == 4 && ViommuABI_MAJOR == 2, \"constants\");\n";
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -5,6 +5,7 @@
 //!   registers (spec) ─► Frontend      commands: INVALIDATE_IOTLB  INVALIDATE_CACHE  CONFIG  PREFETCH  SYNC
 //!   words     (spec) ─► Codec         entry:    { flags, offset, stage-2 ranges, tag }
 //!                       Driver ─► registers, table, ranges ─► Model
+//!                       kernel: the payloads of the kernel's mock driver
 //! ```
 //!
 //! ```
@@ -20,6 +21,7 @@ mod behaviour;
 mod codec;
 mod driver;
 mod frontend;
+pub mod kernel;
 mod model;
 pub mod spec;
 
@@ -30,7 +32,7 @@ pub use frontend::MockFrontend;
 pub use model::MockModel;
 
 use behaviour::Behaviour;
-use viommu_plugin::{Hardware, ModelConfig, ModelHost, Refusal, Register, Vendor, VendorInfo};
+use viommu_plugin::{Hardware, KernelAbi, ModelConfig, ModelHost, Refusal, Register, Vendor, VendorInfo};
 
 /// The mock vendor.
 #[derive(Debug)]
@@ -47,6 +49,7 @@ impl Vendor for Mock {
         frame_bytes: 0x10000,
         stream_name: "virt_id",
     };
+    const KERNEL: Option<&'static dyn KernelAbi> = Some(&kernel::MockKernel::<0>);
     type Frontend = MockFrontend;
     type Codec = MockCodec;
     type Driver = MockDriver;
