@@ -80,6 +80,14 @@ pub enum Cause {
     /// `blocking` was called on a thread that runs actors.
     #[error("called on an actor thread, which would deadlock")]
     WouldDeadlock,
+    /// A command of the kernel failed in a way that has no words of its own here.
+    #[error("{what}")]
+    Kernel {
+        /// Command, object and errno, in words.
+        what: String,
+        /// The errno.
+        errno: i32,
+    },
     /// An OS call failed.
     #[error("{0}")]
     Os(#[from] std::io::Error),
@@ -103,6 +111,7 @@ impl Cause {
             Self::Plugin(_) | Self::Queue(_) | Self::Panicked(_) | Self::Quarantined(_) => R::EIO,
             Self::Closed => 108,
             Self::WouldDeadlock => 35,
+            Self::Kernel { errno, .. } => *errno,
             Self::Os(e) => e.raw_os_error().unwrap_or(R::EIO),
         }
     }

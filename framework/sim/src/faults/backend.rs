@@ -12,7 +12,7 @@ use std::time::Duration;
 use viommu::Cause;
 use viommu::backend::ViommuAlloc;
 use viommu::backend::direct::Direct;
-use viommu::backend::{BackendEvent, BackendInfo, GuestPage, Host, Mapping, NestedAlloc, ObjectKind, Objects, Sink};
+use viommu::backend::{BackendEvent, BackendInfo, GuestPage, Mapping, NestedAlloc, ObjectKind, Objects, SinkOf};
 use viommu::simulation::{self, Simulation};
 use viommu_plugin::{EntryKey, GuestMapping, HwQueueRequest, KeyKind};
 
@@ -236,7 +236,7 @@ impl Objects for FaultyBackend {
         self.inner.live().into_iter().filter(|(id, _)| !leaked.contains(id)).collect()
     }
 
-    fn sink(&self, viommu: u32) -> Result<Arc<dyn Sink<Accepts = Host>>, Cause> {
+    fn sink(&self, viommu: u32) -> Result<SinkOf, Cause> {
         self.inner.sink(viommu)
     }
 

@@ -4,9 +4,11 @@
 //! does not grant the other.
 
 pub mod direct;
+pub mod kernel;
 mod sink;
 
-pub use sink::{Batch, Checked, Guest, Host, Owner, Position, Sink, SinkError, Words};
+pub(crate) use sink::Numbers;
+pub use sink::{Batch, Checked, Guest, Host, Owner, Position, Routed, Sink, SinkError, SinkOf, Words};
 
 use crate::Cause;
 use async_trait::async_trait;
@@ -243,7 +245,6 @@ pub trait Objects: Send + Sync + 'static {
     async fn event_queue_alloc(&self, viommu: u32) -> Result<u32, Cause>;
     /// FAULT_QUEUE_ALLOC.
     async fn fault_queue_alloc(&self) -> Result<u32, Cause>;
-    /// HW_QUEUE_ALLOC.
     /// HW_QUEUE_ALLOC. The memory cannot be unmapped as long as hardware reads it.
     async fn hw_queue_alloc(&self, viommu: u32, queue: &HwQueueRequest) -> Result<u32, Cause>;
     /// Gives the vIOMMU's guest a part of the hardware to drive itself, if there are such; freed with the vIOMMU.
@@ -278,7 +279,7 @@ pub trait Objects: Send + Sync + 'static {
         None
     }
     /// The queue that takes this vIOMMU's invalidations.
-    fn sink(&self, viommu: u32) -> Result<Arc<dyn Sink<Accepts = Host>>, Cause>;
+    fn sink(&self, viommu: u32) -> Result<SinkOf, Cause>;
     /// What the hardware reports, in order. One receiver for the whole backend.
     fn events(&self) -> flume::Receiver<BackendEvent>;
 }

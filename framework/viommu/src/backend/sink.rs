@@ -1,6 +1,7 @@
 //! Where rewritten commands go, and types that say whose words they are.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 use viommu_plugin::{Classes, GuestFault};
 
@@ -13,6 +14,10 @@ pub struct Checked;
 /// Words with host IDs: for a queue that we own.
 #[derive(Debug, Clone, Copy)]
 pub struct Host;
+
+/// Words that a rewrite made for the sink they go to: host numbers or checked guest numbers, as that sink accepts.
+#[derive(Debug, Clone, Copy)]
+pub struct Routed;
 
 /// Command words of one run, and whose they are.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +41,13 @@ impl<'a> Words<'a, Host> {
     /// Host words made by a sink that wraps another to break it on purpose (fault injection in tests and `replay
     /// --inject`). Nothing else has a use for it.
     pub fn injected(words: &'a [u64]) -> Self {
+        Self::of(words)
+    }
+}
+
+impl<'a> Words<'a, Checked> {
+    /// As [`Words::<Host>::injected`], for a sink that checks for itself.
+    pub fn unchecked(words: &'a [u64]) -> Self {
         Self::of(words)
     }
 }
@@ -105,5 +117,74 @@ pub trait Sink: Send + Sync + 'static {
     fn is_done(&self, position: Position) -> bool {
         let _ = position;
         false
+    }
+}
+
+/// The queue that takes a vIOMMU's invalidations, and what it accepts.
+#[derive(Clone)]
+pub enum SinkOf {
+    /// A queue of ours: the rewrite puts the host's numbers into the words. All vIOMMUs of a backend share it.
+    Host(Arc<dyn Sink<Accepts = Host>>),
+    /// The kernel's interface, which replaces numbers itself: the rewrite checks the words and leaves the guest's numbers
+    /// in them. Each vIOMMU has its own.
+    Checked {
+        /// The sink.
+        sink: Arc<dyn Sink<Accepts = Checked>>,
+        /// `false`: what the check refuses goes to the sink all the same, which must find it itself. For tests.
+        precheck: bool,
+    },
+}
+
+impl SinkOf {
+    /// Puts a batch on the queue, as [`Sink::submit`].
+    pub(crate) fn submit(&self, batch: Batch<'_, Routed>) -> Result<Position, SinkError> {
+        match self {
+            Self::Host(sink) => sink.submit(batch.becomes()),
+            Self::Checked { sink, .. } => sink.submit(batch.becomes()),
+        }
+    }
+
+    /// As [`Sink::wait`].
+    pub(crate) fn wait(&self, owner: Owner, position: Position) -> Result<(), SinkError> {
+        match self {
+            Self::Host(sink) => sink.wait(owner, position),
+            Self::Checked { sink, .. } => sink.wait(owner, position),
+        }
+    }
+
+    /// As [`Sink::is_done`].
+    pub(crate) fn is_done(&self, position: Position) -> bool {
+        match self {
+            Self::Host(sink) => sink.is_done(position),
+            Self::Checked { sink, .. } => sink.is_done(position),
+        }
+    }
+
+    /// Which numbers its words carry.
+    pub(crate) fn numbers(&self) -> Numbers {
+        match self {
+            Self::Host(_) => Numbers::Host,
+            Self::Checked { precheck: true, .. } => Numbers::Guest,
+            Self::Checked { precheck: false, .. } => Numbers::GuestUnchecked,
+        }
+    }
+}
+
+/// Which numbers a rewrite leaves in the words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Numbers {
+    /// The host's.
+    Host,
+    /// The guest's own, checked.
+    Guest,
+    /// The guest's own, whatever they are.
+    GuestUnchecked,
+}
+
+impl<'a> Batch<'a, Routed> {
+    /// The rewrite made the words for this sink.
+    fn becomes<Whose>(self) -> Batch<'a, Whose> {
+        let Self { owner, words, classes, sync } = self;
+        Batch { owner, words: Words::of(words.as_slice()), classes, sync }
     }
 }

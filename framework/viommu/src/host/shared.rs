@@ -4,7 +4,7 @@ use super::event::{HostEvent, Subscribers};
 use super::registry::Registry;
 use super::workers::Reap;
 use crate::Cause;
-use crate::backend::{Host as HostWords, Objects, Owner, Sink};
+use crate::backend::{Host as HostWords, Objects, Owner, Sink, SinkOf};
 use crate::objects::ViommuState;
 use crate::objects::served::Served;
 use crate::pipeline::{Pipeline, Shard, ShardMode, ShardParts};
@@ -72,25 +72,31 @@ impl Shared {
     /// An owner number that nobody had, and the shard its commands go to.
     pub(crate) fn owner_and_shard(&self, viommu: u32) -> Result<(Owner, Arc<Shard>), Cause> {
         let owner = Owner(self.last_owner.fetch_add(1, Ordering::Relaxed) + 1);
+        let sink = match self.backend.sink(viommu)? {
+            SinkOf::Host(sink) => sink,
+            // Nothing merges across guests there: each has an order of its own, and ends with its guest.
+            checked => return Ok((owner, self.shard(owner.0 as usize, checked)?)),
+        };
         let mut shards = lock(&self.shards);
         if shards.is_empty() {
-            let ShardOptions { count, mode, sync_limit, wrap } = &self.shard_options;
-            let sink = wrap(self.backend.sink(viommu)?);
-            let vendor = &self.plugin.info().name;
-            let made = (0..*count).map(|index| {
-                Shard::new(ShardParts {
-                    index,
-                    sink: sink.clone(),
-                    vendor,
-                    mode: *mode,
-                    sync_limit: *sync_limit,
-                    clock: self.clock.clone(),
-                    threads: &*self.threads,
-                })
-            });
+            let sink = (self.shard_options.wrap)(sink);
+            let made = (0..self.shard_options.count).map(|index| self.shard(index, SinkOf::Host(sink.clone())));
             *shards = made.collect::<Result<_, _>>()?;
         }
         Ok((owner, shards[owner.0 as usize % shards.len()].clone()))
+    }
+
+    fn shard(&self, index: usize, sink: SinkOf) -> Result<Arc<Shard>, Cause> {
+        let ShardOptions { mode, sync_limit, .. } = &self.shard_options;
+        Ok(Shard::new(ShardParts {
+            index,
+            sink,
+            vendor: &self.plugin.info().name,
+            mode: *mode,
+            sync_limit: *sync_limit,
+            clock: self.clock.clone(),
+            threads: &*self.threads,
+        })?)
     }
 
     /// The vIOMMU of this data path is gone.

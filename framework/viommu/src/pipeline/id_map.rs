@@ -3,7 +3,7 @@
 use crate::seams::lock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use viommu_plugin::{HostIds, NO_STREAM};
+use viommu_plugin::{HostIds, NO_STREAM, NO_TAG};
 
 /// One guest's IDs, replaced as a whole. The data path keeps a copy and looks at one number a batch to see whether
 /// it is still the latest.
@@ -22,6 +22,17 @@ pub struct GuestIds {
     /// Host tag by the guest's domain number, or [`viommu_plugin::NO_TAG`] (vDomain-ID to pDomain-ID). Empty where guests
     /// number none.
     pub domains: Vec<u32>,
+}
+
+impl GuestIds {
+    /// The same guest IDs and domains, each its own number: for a sink that replaces numbers itself.
+    pub(super) fn identity(self) -> Self {
+        let own = |numbers: Vec<u32>, none: u32| {
+            let own = (0u32..).zip(numbers).map(|(own, host)| if host == none { none } else { own });
+            own.collect()
+        };
+        Self { streams: own(self.streams, NO_STREAM), domains: own(self.domains, NO_TAG) }
+    }
 }
 
 /// The map as the data path last saw it.
@@ -59,5 +70,17 @@ impl IdMap {
     pub fn bound(&self) -> Vec<(u32, u32)> {
         let ids = lock(&self.current).clone();
         (0u32..).zip(ids.streams.iter().copied()).filter(|&(_, stream)| stream != NO_STREAM).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_map_has_the_same_holes() {
+        let ids = GuestIds { streams: vec![NO_STREAM, 0x40, 0x41], domains: vec![7, NO_TAG, 9] };
+        let own = ids.identity();
+        assert_eq!(own, GuestIds { streams: vec![NO_STREAM, 1, 2], domains: vec![0, NO_TAG, 2] });
     }
 }

@@ -25,6 +25,7 @@ mod settle;
 mod shadow;
 mod shard;
 mod turn;
+mod unchecked;
 
 pub use counters::GuestCounters;
 pub use id_map::{GuestIds, IdMap};
@@ -34,7 +35,7 @@ pub(crate) use shard::ShardCounts;
 pub use shard::{Lane, Shard, ShardMode, ShardParts, mark_vcpu_thread};
 
 use crate::Cause;
-use crate::backend::{GuestPage, Objects, Owner, SinkError};
+use crate::backend::{GuestPage, Numbers, Objects, Owner, SinkError};
 use crate::metrics::GuestMetrics;
 use crate::save::GuestEntry;
 use crate::seams::lock;
@@ -147,7 +148,7 @@ impl Pipeline {
         Arc::new(Self {
             queue: Doorbell::new(Fetch::new(plugin.command_words)),
             rekick_queued: AtomicBool::new(false),
-            ids: IdMap::new(tag),
+            ids: IdMap::new(if shard.numbers() == Numbers::Host { tag } else { 0 }),
             lane: Lane::new(owner),
             settle: Settle::default(),
             counters: GuestCounters::default(),
@@ -271,7 +272,7 @@ impl Pipeline {
 
     /// Publishes the host numbers that this guest's commands are rewritten to.
     pub fn publish(&self, ids: GuestIds) {
-        self.ids.publish(ids);
+        self.ids.publish(if self.shard.numbers() == Numbers::Host { ids } else { ids.identity() });
     }
 
     /// Returns when nothing that was fetched under an older ID map is without a hardware SYNC.

@@ -1,10 +1,11 @@
 //! Steps 3 to 5: check and rewrite a run of commands, put it on the hardware queue, and act on what stopped it.
 
 use super::guest_queue::{BATCH, Fetch};
-use super::{ConfigRequest, GuestCounters, Invalidated, Pipeline};
+use super::{ConfigRequest, GuestCounters, Invalidated, Pipeline, unchecked};
 use crate::Cause;
-use crate::backend::{Batch, Guest, Position, SinkError, Words};
-use viommu_plugin::{Classes, GuestFault, QueueState, Rewritten, Stop};
+use crate::backend::{Batch, Guest, Numbers, Position, SinkError, Words};
+use viommu_plugin::{Classes, GuestFault, HostIds, QueueState, Rewritten, Stop};
+use viommu_plugin_host::CallError;
 
 /// What a run does after one fetch was dealt with.
 enum Next {
@@ -139,9 +140,24 @@ impl Pipeline {
     fn rewrite(&self, fetch: &mut Fetch, from: usize, to: usize) -> Result<Rewritten, Cause> {
         let before = fetch.before;
         let (guest, host, ids) = fetch.parts(from, to);
-        let rewritten = self.codec.rewrite(guest.as_slice(), before, self.ids.host_ids(ids), host)?;
+        let rewritten = self.rewrite_run(guest.as_slice(), before, self.ids.host_ids(ids), host)?;
         let progress = rewritten.taken > 0 || !matches!(rewritten.stop, Stop::END | Stop::ROOM);
         if progress { Ok(rewritten) } else { Err(Cause::Invalid("rewrite made no progress".into())) }
+    }
+
+    fn rewrite_run(
+        &self,
+        guest: &[u64],
+        before: Classes,
+        ids: HostIds<'_>,
+        out: &mut [u64],
+    ) -> Result<Rewritten, CallError> {
+        match self.shard.numbers() {
+            Numbers::GuestUnchecked => {
+                unchecked::rewrite(&self.codec, self.plugin.command_words, guest, before, ids, out)
+            }
+            Numbers::Host | Numbers::Guest => self.codec.rewrite(guest, before, ids, out),
+        }
     }
 
     /// Puts the host words on the hardware queue, with a SYNC if what stopped the run needs one. `None` if there was
@@ -247,7 +263,7 @@ impl Pipeline {
             let run = &words[done * command_words..total.min(done + BATCH) * command_words];
             let before = fetch.before;
             let Fetch { host, ids, .. } = &mut *fetch;
-            let rewritten = self.codec.rewrite(run, before, self.ids.host_ids(ids), host)?;
+            let rewritten = self.rewrite_run(run, before, self.ids.host_ids(ids), host)?;
             match self.place(&mut fetch, &rewritten) {
                 Err(SinkError::Fault(fault)) => return Ok(Invalidated { handled: 0, fault }),
                 placed => placed.map_err(sink_cause)?,

@@ -128,7 +128,7 @@ impl Machine {
 
     /// Puts commands of the guest on the ring, with a SYNC.
     pub(crate) fn put(&self, guest: &Guest, words: &[u64], classes: Classes) -> Result<Position, SinkError> {
-        let sink = self.direct.sink(guest.viommu.id).expect("sink");
+        let sink = self.direct.ring();
         sink.submit(Batch { owner: guest.owner, words: Words::<Host>::injected(words), classes, sync: true })
     }
 

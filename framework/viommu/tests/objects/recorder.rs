@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use viommu::Cause;
 use viommu::backend::NestedAlloc;
 use viommu::backend::{
-    BackendEvent, BackendInfo, Batch, Host, Mapping, ObjectKind, Objects, Owner, Position, Sink, SinkError, ViommuAlloc,
+    BackendEvent, BackendInfo, Batch, Host, Mapping, ObjectKind, Objects, Owner, Position, Sink, SinkError, SinkOf,
+    ViommuAlloc,
 };
 use viommu::plugin::{EntryKey, HwQueueRequest, Register, TranslationMode};
 
@@ -209,8 +210,8 @@ impl Objects for Recorder {
     fn guest_registers(&self, _mode: TranslationMode) -> Option<Vec<Register>> {
         Some(Vec::new())
     }
-    fn sink(&self, _viommu: u32) -> Result<Arc<dyn Sink<Accepts = Host>>, Cause> {
-        Ok(self.sink.clone())
+    fn sink(&self, _viommu: u32) -> Result<SinkOf, Cause> {
+        Ok(SinkOf::Host(self.sink.clone()))
     }
     fn events(&self) -> flume::Receiver<BackendEvent> {
         self.events.1.clone()

@@ -5,7 +5,7 @@ use super::graph::{Device, Domain, Hwpt, Ioas, NestParent, Object, Vdevice, Viom
 use super::stage2::mappings_in;
 use crate::Cause;
 use crate::backend::ViommuAlloc;
-use crate::backend::{BackendEvent, BackendInfo, GuestPage, Host, Mapping, NestedAlloc, ObjectKind, Objects, Sink};
+use crate::backend::{BackendEvent, BackendInfo, GuestPage, Mapping, NestedAlloc, ObjectKind, Objects, SinkOf};
 use crate::seams::lock;
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -317,9 +317,9 @@ impl Objects for Direct {
         Some(self.registers_in(mode).to_vec())
     }
 
-    fn sink(&self, viommu: u32) -> Result<Arc<dyn Sink<Accepts = Host>>, Cause> {
+    fn sink(&self, viommu: u32) -> Result<SinkOf, Cause> {
         lock(&self.graph).viommu(viommu)?;
-        Ok(self.ring.clone())
+        Ok(SinkOf::Host(self.ring.clone()))
     }
 
     fn events(&self) -> flume::Receiver<BackendEvent> {

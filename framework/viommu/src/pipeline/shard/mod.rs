@@ -6,7 +6,7 @@ mod models;
 
 use super::Pipeline;
 use super::primitives::Os;
-use crate::backend::{Batch, Host, Owner, Position, Sink, SinkError, Words};
+use crate::backend::{Batch, Numbers, Owner, Position, Routed, SinkError, SinkOf, Words};
 use crate::metrics::ShardMetrics;
 use crate::seams::{Clock, Threads, recv_timeout};
 use hand_over::{HandOver, Manners};
@@ -74,13 +74,13 @@ struct OwnedBatch {
 }
 
 impl OwnedBatch {
-    fn fill(&mut self, batch: &Batch<'_, Host>) {
+    fn fill(&mut self, batch: &Batch<'_, Routed>) {
         self.words.clear();
         self.words.extend_from_slice(batch.words.as_slice());
         (self.classes, self.sync) = (batch.classes, batch.sync);
     }
 
-    fn lend(&self) -> Batch<'_, Host> {
+    fn lend(&self) -> Batch<'_, Routed> {
         Batch { owner: self.owner, words: Words::of(&self.words), classes: self.classes, sync: self.sync }
     }
 }
@@ -105,7 +105,7 @@ pub struct Shard {
     index: usize,
     mode: ShardMode,
     sync_limit: Duration,
-    sink: Arc<dyn Sink<Accepts = Host>>,
+    sink: SinkOf,
     hand_over: HandOver<Os, Mail, ShardCounts>,
     jobs: flume::Sender<Rekick>,
     clock: Arc<dyn Clock>,
@@ -116,7 +116,7 @@ pub struct ShardParts<'a> {
     /// Its number, for metrics.
     pub index: usize,
     /// Where batches go.
-    pub sink: Arc<dyn Sink<Accepts = Host>>,
+    pub sink: SinkOf,
     /// The vendor's name, for metrics.
     pub vendor: &'a str,
     /// How batches reach the sink.
@@ -161,12 +161,17 @@ impl Shard {
         &*self.clock
     }
 
+    /// Which numbers its words carry.
+    pub(crate) fn numbers(&self) -> Numbers {
+        self.sink.numbers()
+    }
+
     /// Puts a batch on the hardware queue and returns the place behind it.
     ///
     /// # Errors
-    /// As [`Sink::submit`].
+    /// As [`crate::backend::Sink::submit`].
     #[inline]
-    pub fn submit(&self, lane: &Lane, batch: Batch<'_, Host>) -> Result<Position, SinkError> {
+    pub fn submit(&self, lane: &Lane, batch: Batch<'_, Routed>) -> Result<Position, SinkError> {
         let helps = || if VCPU.get() { 0 } else { FOREIGN };
         let manners = Manners { direct: self.mode == ShardMode::Direct, helps };
         let now = |turn: &mut ShardCounts| self.put(turn, batch);
@@ -177,7 +182,7 @@ impl Shard {
     /// Waits for the hardware, without holding the turn.
     ///
     /// # Errors
-    /// As [`Sink::wait`].
+    /// As [`crate::backend::Sink::wait`].
     pub fn wait(&self, owner: Owner, position: Position) -> Result<(), SinkError> {
         self.sink.wait(owner, position)
     }
@@ -193,7 +198,7 @@ impl Shard {
         let _ = self.jobs.send(Rekick(Arc::downgrade(pipeline)));
     }
 
-    fn put(&self, turn: &mut ShardCounts, batch: Batch<'_, Host>) -> Placed {
+    fn put(&self, turn: &mut ShardCounts, batch: Batch<'_, Routed>) -> Placed {
         turn.batches += 1;
         turn.words += batch.words.as_slice().len() as u64;
         turn.syncs += u64::from(batch.sync);
