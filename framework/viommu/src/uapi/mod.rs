@@ -7,6 +7,7 @@
 //!   selftest.rs  the kernel's mock driver (CONFIG_IOMMUFD_TEST)
 //!   flags.rs     constants
 //!   memory.rs    what pointers lead to
+//!   dispatcher/  a software iommufd: the kernel's answers without a kernel
 //! ```
 //!
 //! Names are the C header's, without `iommu_`, `iommufd_`, `IOMMU_` and `IOMMUFD_`. Integers are native endian, but for
@@ -19,6 +20,7 @@
 //! ```
 
 mod command;
+pub mod dispatcher;
 pub mod flags;
 pub mod layout;
 mod memory;
@@ -26,6 +28,7 @@ pub mod payload;
 pub mod selftest;
 
 pub use command::Command;
+pub use dispatcher::Dispatcher;
 pub use memory::{ProcessMemory, UserMemory};
 /// An error number of Linux.
 pub use rustix::io::Errno;
