@@ -14,6 +14,7 @@
 //! program reads (`--json`) is on standard output.
 #![forbid(unsafe_code)]
 
+mod conformance;
 mod plugins;
 mod replay;
 mod sim;
@@ -33,6 +34,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run the object rules of Linux's iommufd on the software iommufd or on a kernel's
+    Conformance(conformance::Args),
     /// List the plugins on the search path, or check one
     Plugins(plugins::PluginsArgs),
     /// Replay recorded guests and compare every DMA with the recording
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match cli.command {
+        Command::Conformance(args) => conformance::run(args),
         Command::Plugins(args) => plugins::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Sim(args) => sim::run(args),

@@ -53,6 +53,12 @@ pub trait Iommufd {
     /// # Errors
     /// The errno of the call.
     fn mmap(&self, offset: u64, length: u64) -> Result<Box<dyn Mapped>, Errno>;
+
+    /// Lets the `nth` (from 1) internal allocation from now on fail; 0 lets none. Whether it can do that.
+    fn fail_nth(&self, nth: u32) -> bool;
+
+    /// Whether the failure that was asked for happened.
+    fn failed(&self) -> bool;
 }
 
 /// Mapped memory of an iommufd, until it is dropped.

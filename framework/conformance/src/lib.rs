@@ -11,13 +11,17 @@
 #![forbid(unsafe_code)]
 
 mod iommufd;
+mod kernel;
 mod memory;
 mod row;
 mod rows;
 mod session;
+mod table;
 
 pub use iommufd::{Iommufd, Lent, Mapped, Open, Ready, errno_name};
+pub use kernel::Kernel;
 pub use memory::Memory;
 pub use row::{Row, Verdict, run};
 pub use rows::all;
 pub use session::{Failed, Said, Session};
+pub use table::{Seen, kernel_column, table, with_table};

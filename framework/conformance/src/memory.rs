@@ -1,5 +1,6 @@
 //! Memory of this process that rows and sequences map, aligned alike in every process.
 
+use std::sync::Arc;
 use viommu::uapi::Errno;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
@@ -8,7 +9,7 @@ pub(crate) const ALIGNMENT: u64 = 128 << 20;
 
 /// Zeroed memory. No page is there before it is touched.
 pub struct Memory {
-    mapped: GuestMemoryMmap<()>,
+    mapped: Arc<GuestMemoryMmap<()>>,
     /// The aligned start, as an offset in `mapped`.
     start: u64,
     length: u64,
@@ -24,12 +25,12 @@ impl Memory {
         let bytes = usize::try_from(length + ALIGNMENT).map_err(|_| Errno::NOMEM)?;
         let mapped = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), bytes)]).map_err(|_| Errno::NOMEM)?;
         let base = mapped.get_host_address(GuestAddress(0)).map_err(|_| Errno::NOMEM)? as u64;
-        Ok(Self { mapped, start: base.next_multiple_of(ALIGNMENT) - base, length })
+        Ok(Self { mapped: Arc::new(mapped), start: base.next_multiple_of(ALIGNMENT) - base, length })
     }
 
-    /// Bytes there are.
-    pub fn length(&self) -> u64 {
-        self.length
+    /// The whole of it, to be lent to a kernel for good.
+    pub(crate) fn shared(&self) -> Arc<GuestMemoryMmap<()>> {
+        self.mapped.clone()
     }
 
     /// The address of a byte, for arguments; 0 behind the end.

@@ -61,7 +61,7 @@ fn marks_and_reads(s: &mut Session<'_>, length: u64, huge: bool) -> Result<(), F
     s.set_dirty(hwpt, true)?;
     let page_size = if huge { selftest::HUGE_PAGE_SIZE } else { PAGE };
     let pages = length / page_size;
-    let mut wanted = vec![0; usize::try_from(pages.div_ceil(8)).unwrap_or(0)];
+    let mut wanted = vec![0; usize::try_from((pages + 1).div_ceil(64) * 8).unwrap_or(0)];
     for page in (0..pages).step_by(2) {
         wanted[page as usize / 8] |= 1 << (page % 8);
     }
@@ -70,7 +70,7 @@ fn marks_and_reads(s: &mut Session<'_>, length: u64, huge: bool) -> Result<(), F
     for misaligned in [0, 2048, 0xff1] {
         let marked = mark(s, hwpt, length, page_size, &mut wanted.clone())?;
         let (first, second) = (read(s, asked, misaligned)?, read(s, asked, misaligned)?);
-        let exact = marked == pages.div_ceil(2) && first == wanted && second.iter().all(|byte| *byte == 0);
+        let exact = marked == pages.div_ceil(2) && wanted.starts_with(&first) && second.iter().all(|byte| *byte == 0);
         words.push(if exact { "exact" } else { "wrong" });
     }
     s.note(words.join(" "));
