@@ -2,13 +2,13 @@
 //! `iommu_viommu_arm_smmuv3_invalidate`, `iommu_vevent_arm_smmuv3`.
 
 use crate::features::Features;
-use crate::spec::commands::{COMMAND_BYTES, COMMAND_WORDS, Opcode};
+use crate::spec::commands::{AtcInv, COMMAND_BYTES, COMMAND_WORDS, CfgiCd, Opcode, Tlbi};
 use crate::spec::events::{EVENT_BYTES, EVENT_WORDS, EventWord0};
 use crate::spec::registers::{Idr0, Idr1, Idr3, Idr5};
 use crate::spec::ste::{Config, SteWord0};
 use viommu_plugin::{
-    EntryKey, InvalidateTarget, KernelAbi, KernelEntries, KernelEvent, KernelFacts, KeyKind, NO_DOMAIN, Nesting,
-    PCI_ATS_NOT_SUPPORTED, Refusal, Register, TranslationMode,
+    EntryKey, HostInvalidation, InvalidateTarget, KernelAbi, KernelEntries, KernelEvent, KernelFacts, KeyKind,
+    NO_DOMAIN, Nesting, PCI_ATS_NOT_SUPPORTED, Refusal, Register, Scope, TranslationMode,
 };
 
 /// Bytes of `iommu_hw_info_arm_smmuv3`: flags, a reserved word, idr\[6\], iidr, aidr.
@@ -96,6 +96,26 @@ impl KernelAbi for ArmKernel {
 
     fn repeatable(&self, command: &[u64]) -> bool {
         command.first().is_some_and(|&word| Opcode::of(word) != Opcode::ATC_INV && taken(Opcode::of(word)))
+    }
+
+    fn forget(&self, what: &HostInvalidation, commands: &mut [u64]) -> usize {
+        let stream = what.stream;
+        let command = match what.scope {
+            Scope::STAGE1_ALL => Tlbi::new().with_opcode(Opcode::TLBI_NH_ALL.0).words(),
+            // The kernel sends no CFGI_STE for a guest; what the STE leads to is all that can be out of date.
+            Scope::CONFIGURATION => CfgiCd::new().with_opcode(Opcode::CFGI_CD_ALL.0).with_stream_id(stream).words(),
+            Scope::DEVICE_CACHE => {
+                AtcInv::new().with_opcode(Opcode::ATC_INV.0).with_stream_id(stream).with_size(AtcInv::SIZE_ALL).words()
+            }
+            _ => return 0,
+        };
+        match commands.first_chunk_mut::<COMMAND_WORDS>() {
+            Some(room) => {
+                *room = command;
+                COMMAND_WORDS
+            }
+            None => 0,
+        }
     }
 
     fn event(&self, veventq_type: u32, payload: &[u8]) -> Option<KernelEvent> {

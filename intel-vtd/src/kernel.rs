@@ -6,8 +6,8 @@ use crate::spec::descriptors::{DescriptorType, Granularity, IotlbInv, PasidIotlb
 use crate::spec::pasid::PasidEntry2;
 use crate::spec::registers::{Cap, Ecap};
 use viommu_plugin::{
-    EntryKey, InvalidateTarget, KernelAbi, KernelEntries, KernelFacts, KeyKind, NO_DOMAIN, Nesting,
-    PCI_ATS_NOT_SUPPORTED, Refusal, Register, TranslationMode,
+    EntryKey, HostInvalidation, InvalidateTarget, KernelAbi, KernelEntries, KernelFacts, KeyKind, NO_DOMAIN, Nesting,
+    PCI_ATS_NOT_SUPPORTED, Refusal, Register, Scope, TranslationMode,
 };
 
 /// Bytes of `iommu_hw_info_vtd`: flags, a reserved word, cap_reg, ecap_reg.
@@ -119,6 +119,20 @@ impl KernelAbi for VtdKernel {
             done.taken += WIDE_WORDS as u32;
         }
         done
+    }
+
+    /// The kernel invalidates devices' caches with the IOTLB, and caches of contexts when it attaches.
+    fn forget(&self, what: &HostInvalidation, commands: &mut [u64]) -> usize {
+        let Ok(domain) = u16::try_from(what.tag) else { return 0 };
+        match commands.first_chunk_mut::<WIDE_WORDS>() {
+            Some(room) if what.scope == Scope::STAGE1_ALL => {
+                let [low, high] =
+                    IotlbInv::new().with_granularity(Granularity::DOMAIN.0).with_domain_id(domain).words();
+                *room = [low, high, 0, 0];
+                WIDE_WORDS
+            }
+            _ => 0,
+        }
     }
 
     fn repeatable(&self, command: &[u64]) -> bool {

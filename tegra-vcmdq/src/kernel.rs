@@ -4,7 +4,8 @@
 use crate::spec::{CMDQV, Param, VINTF_PAGES, offset};
 use arm_smmuv3::kernel::{ArmKernel, HW_INFO_BYTES as SMMU_INFO_BYTES};
 use viommu_plugin::{
-    EntryKey, KernelAbi, KernelEntries, KernelEvent, KernelFacts, Refusal, Register, TranslationMode, VirtualInterface,
+    EntryKey, HostInvalidation, KernelAbi, KernelEntries, KernelEvent, KernelFacts, Refusal, Register, TranslationMode,
+    VirtualInterface,
 };
 
 /// Bytes of `iommu_hw_info_tegra241_cmdqv`: flags, version, log2vcmdqs, log2vsids, a reserved byte.
@@ -74,6 +75,10 @@ impl KernelAbi for TegraKernel {
 
     fn repeatable(&self, command: &[u64]) -> bool {
         ArmKernel.repeatable(command)
+    }
+
+    fn forget(&self, what: &HostInvalidation, commands: &mut [u64]) -> usize {
+        ArmKernel.forget(what, commands)
     }
 
     /// The error map is what the frontend takes as an event without a stream.

@@ -8,8 +8,8 @@ use crate::answers::kernel as answers;
 use crate::instance::{outcome, outcome_with};
 use crate::table::Table;
 use std::sync::Arc;
-use viommu_plugin::VirtualInterface;
 use viommu_plugin::{EntryKey, KernelEntries, KernelEvent, KernelFacts, Message, Register, TranslationMode};
+use viommu_plugin::{HostInvalidation, VirtualInterface};
 
 /// Registers that are asked for at first, before it is known how many there are.
 const REGISTERS: usize = 32;
@@ -120,6 +120,21 @@ impl KernelAbi {
             1 => Ok(true),
             _ => Err(OutOfRange { slot: "kernel_repeatable", what: "neither yes nor no" }),
         }
+    }
+
+    /// See [`viommu_plugin::KernelAbi::forget`].
+    ///
+    /// # Errors
+    /// See [`KernelAbi`].
+    pub fn forget(&self, what: &HostInvalidation, commands: &mut [u64]) -> Result<usize, CallError> {
+        const SLOT: &str = "kernel_forget";
+        let Some(slot) = self.table.entry.kernel_forget else { return Ok(0) };
+        // SAFETY: as in `call!`.
+        let written = outcome(SLOT, unsafe { slot(what, commands.as_mut_ptr(), commands.len()) })?;
+        let size = self.table.info.command_words as u64;
+        let inside =
+            usize::try_from(written).ok().filter(|words| *words <= commands.len() && written.is_multiple_of(size));
+        inside.ok_or(OutOfRange { slot: SLOT, what: "not whole commands, or more than there is room" })
     }
 
     /// See [`viommu_plugin::KernelAbi::event`].

@@ -1812,6 +1812,10 @@ struct ViommuPluginEntry {
    `[any-thread]` See [`crate::KernelAbi::interface`]: 1 if there is one, else 0.
    */
   int64_t (*kernel_interface)(const uint8_t *viommu_data, size_t len, struct ViommuVirtualInterface *interface);
+  /*
+   `[any-thread]` See [`crate::KernelAbi::forget`]; the words written are the value returned. Null: none.
+   */
+  int64_t (*kernel_forget)(const struct ViommuHostInvalidation *what, uint64_t *commands, size_t room);
 };
 
 /*

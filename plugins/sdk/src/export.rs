@@ -141,6 +141,7 @@ impl PluginEntry {
             kernel_repeatable: if V::KERNEL.is_some() { Some(kernel::repeatable::<V>) } else { None },
             kernel_event: if V::KERNEL.is_some() { Some(kernel::event::<V>) } else { None },
             kernel_interface: if V::KERNEL.is_some() { Some(kernel::interface::<V>) } else { None },
+            kernel_forget: if V::KERNEL.is_some() { Some(kernel::forget::<V>) } else { None },
         }
     }
 }

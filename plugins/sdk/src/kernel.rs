@@ -9,7 +9,7 @@
 //! Pure functions: no state, no I/O, any thread. Numbers and layouts are those of `<linux/iommufd.h>`, in native byte order
 //! unless the field is little-endian there.
 
-use crate::{EntryKey, NO_DOMAIN, NO_STREAM, Refusal, Register, TranslationMode, VirtualInterface};
+use crate::{EntryKey, HostInvalidation, NO_DOMAIN, NO_STREAM, Refusal, Register, TranslationMode, VirtualInterface};
 
 /// In the capabilities of GET_HW_INFO: the device, or the IOMMU it is behind, has no ATS. Older kernels never set it.
 pub const PCI_ATS_NOT_SUPPORTED: u64 = 1 << 3;
@@ -153,6 +153,15 @@ pub trait KernelAbi: Send + Sync + 'static {
     /// Whether the command is one that must be sent twice on hardware with the erratum REPEAT_TLBI_CFGI: TLB and
     /// configuration cache invalidations are, device cache invalidations are not.
     fn repeatable(&self, command: &[u64]) -> bool;
+
+    /// Commands that make the hardware forget what it cached for the guest, every ID in them the guest's own:
+    /// [`Scope::STAGE1_ALL`](crate::Scope::STAGE1_ALL) of the guest's domain `tag` ([`NO_DOMAIN`] where guests number none),
+    /// [`Scope::CONFIGURATION`](crate::Scope::CONFIGURATION) and [`Scope::DEVICE_CACHE`](crate::Scope::DEVICE_CACHE) of the
+    /// device that the guest knows as `stream`. The words written: whole commands that [`KernelAbi::entries`] takes; none if
+    /// the kernel does it by itself or has no command for it.
+    fn forget(&self, _what: &HostInvalidation, _commands: &mut [u64]) -> usize {
+        0
+    }
 
     /// An event of a queue of this type, as the guest's frontend takes it; `None` if it is none.
     fn event(&self, _veventq_type: u32, _payload: &[u8]) -> Option<KernelEvent> {

@@ -160,6 +160,15 @@ pub enum BackendEvent {
     },
     /// Records were lost in hardware; every guest must be told.
     Lost,
+    /// Records of this vIOMMU's guest were lost; it must be told.
+    GuestLost {
+        /// The vIOMMU.
+        viommu: u32,
+        /// How many.
+        records: u64,
+    },
+    /// A device waits for a page: [`Objects::page_response`] answers.
+    PageRequest(PageRequest),
     /// The physical queue stopped on a command of `owner`, was repaired, and `owner` is to be quarantined.
     QueueError {
         /// Whose command it was.
@@ -167,6 +176,27 @@ pub enum BackendEvent {
         /// Why.
         fault: viommu_plugin::GuestFault,
     },
+}
+
+/// A device's request for a page, from a fault queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageRequest {
+    /// The fault queue.
+    pub queue: u32,
+    /// Host stream; `None` if the device has left.
+    pub stream: Option<u32>,
+    /// The PASID, if it is about one.
+    pub pasid: Option<u32>,
+    /// The device's number of the group that is answered together.
+    pub group: u32,
+    /// The last of its group.
+    pub last: bool,
+    /// Bit 0: read, 1: write, 2: execute, 3: privileged.
+    pub permissions: u32,
+    /// The address.
+    pub address: u64,
+    /// Names the group in the answer.
+    pub cookie: u32,
 }
 
 /// Registers of the hardware that belong to one guest. Whoever has them talks to the hardware, and nobody else sees it.
@@ -245,6 +275,14 @@ pub trait Objects: Send + Sync + 'static {
     async fn event_queue_alloc(&self, viommu: u32) -> Result<u32, Cause>;
     /// FAULT_QUEUE_ALLOC.
     async fn fault_queue_alloc(&self) -> Result<u32, Cause>;
+    /// Answers a group of page requests: try again, or give up.
+    ///
+    /// # Errors
+    /// EINVAL if nothing with this cookie waits: its device left, or it was answered.
+    fn page_response(&self, queue: u32, cookie: u32, success: bool) -> Result<(), Cause> {
+        let what = if success { "success" } else { "failure" };
+        Err(Cause::Unsupported(format!("no page requests here: {what} for cookie {cookie} of queue {queue}")))
+    }
     /// HW_QUEUE_ALLOC. The memory cannot be unmapped as long as hardware reads it.
     async fn hw_queue_alloc(&self, viommu: u32, queue: &HwQueueRequest) -> Result<u32, Cause>;
     /// Gives the vIOMMU's guest a part of the hardware to drive itself, if there are such; freed with the vIOMMU.

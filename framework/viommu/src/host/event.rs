@@ -1,6 +1,6 @@
 //! What the host tells its subscribers.
 
-use crate::backend::ObjectKind;
+use crate::backend::{ObjectKind, PageRequest};
 use crate::metrics::{ACTOR_RESTARTS, HOST_EVENTS_LOST, HOST_FAULTS, QUARANTINES};
 use metrics::counter;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,6 +56,15 @@ pub enum HostEvent {
     },
     /// Hardware lost event records; every guest was told.
     EventsLost,
+    /// Event records of this vIOMMU's guest were lost; it was told.
+    GuestEventsLost {
+        /// The vIOMMU.
+        viommu: u32,
+        /// How many.
+        records: u64,
+    },
+    /// A device waits for a page: [`crate::objects::FaultQueue::respond`] answers.
+    PageRequest(PageRequest),
 }
 
 impl HostEvent {

@@ -224,6 +224,15 @@ fn route(shared: &Shared, event: BackendEvent) {
             guests.values().for_each(|pipeline| pipeline.event_lost());
             shared.tell(HostEvent::EventsLost);
         }
+        BackendEvent::GuestLost { viommu, records } => {
+            tracing::warn!(viommu, records, "event records of a guest were lost");
+            let guests = shared.registry.handles::<ViommuState>();
+            if let Some(guest) = guests.iter().find(|guest| guest.node.id == viommu) {
+                guest.facts.pipeline.event_lost();
+            }
+            shared.tell(HostEvent::GuestEventsLost { viommu, records });
+        }
+        BackendEvent::PageRequest(request) => shared.tell(HostEvent::PageRequest(request)),
         BackendEvent::QueueError { owner, fault } => {
             let Some((viommu, actor)) = shared.owners.get(&owner).map(|entry| entry.clone()) else { return };
             if fault == GuestFault::ATC_TIMEOUT {

@@ -17,6 +17,16 @@ impl FaultQueue {
         self.0.node.id
     }
 
+    /// Answers a group of page requests ([`crate::HostEvent::PageRequest`]) by its cookie: the device tries again, or
+    /// gives up.
+    ///
+    /// # Errors
+    /// EINVAL if nothing with this cookie waits: its device left, or it was answered.
+    pub async fn respond(&self, cookie: u32, success: bool) -> Result<(), Error> {
+        let (backend, id) = (self.0.shared.backend.clone(), self.id());
+        self.0.off_thread("respond", move || backend.page_response(id, cookie, success)).await
+    }
+
     /// Destroys it.
     ///
     /// # Errors

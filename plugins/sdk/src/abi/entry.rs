@@ -394,6 +394,9 @@ pub struct PluginEntry {
     /// `[any-thread]` See [`crate::KernelAbi::interface`]: 1 if there is one, else 0.
     pub kernel_interface:
         Option<unsafe extern "C" fn(viommu_data: *const u8, len: usize, interface: *mut VirtualInterface) -> i64>,
+    /// `[any-thread]` See [`crate::KernelAbi::forget`]; the words written are the value returned. Null: none.
+    pub kernel_forget:
+        Option<unsafe extern "C" fn(what: *const HostInvalidation, commands: *mut u64, room: usize) -> i64>,
 }
 
 impl PluginEntry {

@@ -2,7 +2,8 @@
 
 use super::{lent, lent_mut, panicked, refuse};
 use crate::{
-    EntryKey, KernelAbi, KernelEntries, KernelEvent, KernelFacts, Message, Refusal, Register, TranslationMode,
+    EntryKey, HostInvalidation, KernelAbi, KernelEntries, KernelEvent, KernelFacts, Message, Refusal, Register,
+    TranslationMode,
 };
 use crate::{Vendor, VirtualInterface};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -99,4 +100,13 @@ pub(super) unsafe extern "C" fn interface<V: Vendor>(
             1
         })
     })
+}
+
+pub(super) unsafe extern "C" fn forget<V: Vendor>(
+    what: *const HostInvalidation,
+    commands: *mut u64,
+    room: usize,
+) -> i64 {
+    // SAFETY: as in `facts`.
+    kernel::<V>(|kernel| unsafe { kernel.forget(&*what, lent_mut(commands, room)) as i64 })
 }

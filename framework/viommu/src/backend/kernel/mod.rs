@@ -1,20 +1,40 @@
 //! The backend that runs on Linux's iommufd.
 //!
 //! ```text
-//!   Iommufd (the commands, typed) ─► Calls ─► RawIommufd (sys: the system calls)
-//!   VfioDevice ─────────────────► DeviceCalls ─► RawDevice
+//!   Objects ─► graph: the framework's numbers ─► Iommufd, VfioDevice: typed commands, owned objects ─┐
+//!   guests' batches ─► KernelSink ─► replay ─────────────────────────────────────────────────────────┼─► Calls ─► sys
+//!   BackendEvent channel ◄── events thread ◄── VEVENTQ and FAULT fds ◄───────────────────────────────┘
 //! ```
+//! The kernel owns tables, tags and the hardware's queue. It puts in the host's numbers itself, so that its sinks take
+//! checked words with the guest's.
+//!
+//! Locks, outermost first: graph, targets of a vIOMMU, state of the events thread. A sink's own lock is taken before its
+//! targets and with neither of the others.
 
+mod backend;
+mod bucket;
 mod calls;
 mod errors;
+mod events;
+mod graph;
 mod handle;
 mod iommufd;
+mod objects;
+mod options;
+mod page;
 mod pointers;
 pub mod replay;
+mod sink;
 pub mod sys;
+mod targets;
 mod vfio;
+mod viommus;
 
+pub use backend::KernelBackend;
+pub use bucket::Rate;
 pub use calls::{Calls, DeviceCalls, Lent, Mapped};
 pub use handle::Owned;
 pub use iommufd::{HardwareInfo, HwptRequest, InvalidateReply, Iommufd, MapRequest};
+pub use options::{DeviceSource, IommuSource, KernelOptions};
+pub use sink::SinkCounters;
 pub use vfio::VfioDevice;

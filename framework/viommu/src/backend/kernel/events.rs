@@ -1,0 +1,316 @@
+//! Event queues: read by a thread of its own into one bounded channel.
+//!
+//! ```text
+//!   VEVENTQ fd ─► header, payload ─► plugin: guest's ID, record ─► Guest { stream } or Queues { vIOMMU }
+//!        └─ marker without payload, gap in the sequence ─► GuestLost { vIOMMU, records }
+//!   FAULT fd ───► page requests ─► PageRequest
+//! ```
+//! A read that gives nothing is no end of file. An fd is closed only when the thread is not at it: the kernel keeps the
+//! object as long as anybody reads its fd.
+
+use super::calls::Calls;
+use super::graph::Names;
+use crate::Cause;
+use crate::backend::{BackendEvent, PageRequest};
+use crate::seams::{Running, Threads, lock};
+use crate::uapi::flags::{PGFAULT_FLAGS_LAST_PAGE, PGFAULT_FLAGS_PASID_VALID, VEVENTQ_FLAG_LOST_EVENTS};
+use crate::uapi::payload::{HwptPgfault, VeventHeader};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+use viommu_plugin::NO_STREAM;
+use viommu_plugin_host::KernelAbi;
+use zerocopy::FromBytes;
+
+/// Bytes read at once: many records of any type.
+const ROOM: usize = 4096;
+/// Reads of one queue before the others get their turn.
+const TURN: usize = 16;
+/// Sequence numbers go up to this, and begin again.
+const SEQUENCE_MASK: u32 = i32::MAX as u32;
+/// How long the thread waits when nobody wakes it.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// A queue that is read.
+#[derive(Clone)]
+pub(super) enum Source {
+    /// A vIOMMU's events.
+    Events {
+        /// The framework's ID.
+        viommu: u32,
+        /// VEVENTQ_ALLOC type.
+        kind: u32,
+        /// Bytes of a payload.
+        payload: usize,
+        /// The vIOMMU's devices.
+        names: Names,
+    },
+    /// Page requests.
+    Faults {
+        /// The framework's ID of the queue.
+        queue: u32,
+        /// Devices by the kernel's ID: stream.
+        devices: Names,
+    },
+}
+
+/// What the thread and the others share.
+struct Shared {
+    calls: Arc<dyn Calls>,
+    abi: KernelAbi,
+    sender: flume::Sender<BackendEvent>,
+    state: Mutex<State>,
+    seen: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    sources: BTreeMap<i32, Reader>,
+    /// Counts changes of `sources`.
+    changed: u64,
+    /// The change that the thread works by.
+    seen: u64,
+    stop: bool,
+}
+
+/// One queue, and where its sequence is.
+#[derive(Clone)]
+struct Reader {
+    source: Source,
+    next: Option<u32>,
+    /// Events that nobody took from the channel in time.
+    unsent: u64,
+}
+
+/// The thread, and the receiver's end.
+pub(super) struct Events {
+    shared: Arc<Shared>,
+    pub(super) receiver: flume::Receiver<BackendEvent>,
+    thread: Option<Box<dyn Running>>,
+}
+
+impl Events {
+    pub(super) fn start(
+        calls: Arc<dyn Calls>,
+        abi: KernelAbi,
+        capacity: usize,
+        threads: &dyn Threads,
+    ) -> Result<Self, Cause> {
+        let (sender, receiver) = flume::bounded(capacity);
+        let shared = Arc::new(Shared { calls, abi, sender, state: Mutex::default(), seen: Condvar::new() });
+        let worker = shared.clone();
+        let thread = threads.spawn("viommu-kernel-events", Box::new(move || worker.run()))?;
+        Ok(Self { shared, receiver, thread: Some(thread) })
+    }
+
+    /// Reads this fd from now on.
+    pub(super) fn add(&self, fd: i32, source: Source) {
+        let mut state = lock(&self.shared.state);
+        state.sources.insert(fd, Reader { source, next: None, unsent: 0 });
+        state.changed += 1;
+        drop(state);
+        self.shared.calls.wake();
+    }
+
+    /// Does not read this fd any more; the thread is not at it when this returns.
+    pub(super) fn remove(&self, fd: i32) {
+        let mut state = lock(&self.shared.state);
+        if state.sources.remove(&fd).is_none() {
+            return;
+        }
+        state.changed += 1;
+        let changed = state.changed;
+        while state.seen < changed && !state.stop {
+            self.shared.calls.wake();
+            let waited = self.shared.seen.wait_timeout(state, Duration::from_millis(100));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        lock(&self.shared.state).stop = true;
+        self.shared.calls.wake();
+        if let Some(thread) = self.thread.take() {
+            thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        loop {
+            let fds: Vec<i32> = {
+                let mut state = lock(&self.state);
+                if state.stop {
+                    return;
+                }
+                state.seen = state.changed;
+                self.seen.notify_all();
+                state.sources.keys().copied().collect()
+            };
+            match self.calls.poll(&fds, IDLE) {
+                Ok(ready) => ready.into_iter().for_each(|fd| self.drain(fd)),
+                Err(error) => {
+                    tracing::error!(%error, "event queues cannot be waited for");
+                    std::thread::yield_now();
+                }
+            }
+        }
+    }
+
+    /// Reads one queue until it is empty, or for its turn.
+    fn drain(&self, fd: i32) {
+        let Some(mut reader) = lock(&self.state).sources.get(&fd).cloned() else { return };
+        let mut bytes = [0; ROOM];
+        for _ in 0..TURN {
+            // Page requests are read in whole records only.
+            let room = if matches!(reader.source, Source::Faults { .. }) {
+                ROOM - ROOM % size_of::<HwptPgfault>()
+            } else {
+                ROOM
+            };
+            match self.calls.read(fd, &mut bytes[..room]) {
+                Ok(0) => break,
+                Ok(read) => self.take(&mut reader, &bytes[..read.min(room)]),
+                Err(error) => {
+                    tracing::error!(fd, %error, "an event queue cannot be read");
+                    break;
+                }
+            }
+        }
+        if let Some(kept) = lock(&self.state).sources.get_mut(&fd) {
+            *kept = reader;
+        }
+    }
+
+    fn take(&self, reader: &mut Reader, bytes: &[u8]) {
+        match reader.source.clone() {
+            Source::Events { viommu, kind, payload, names } => {
+                self.take_events(reader, bytes, viommu, (kind, payload), &names);
+            }
+            Source::Faults { queue, devices } => {
+                for record in bytes.chunks_exact(size_of::<HwptPgfault>()) {
+                    let Ok(fault) = HwptPgfault::read_from_bytes(record) else { continue };
+                    let stream = lock(&devices).get(&fault.dev_id).copied();
+                    self.send(reader, BackendEvent::PageRequest(request(queue, stream, &fault)));
+                }
+            }
+        }
+    }
+
+    fn take_events(
+        &self,
+        reader: &mut Reader,
+        mut bytes: &[u8],
+        viommu: u32,
+        (kind, payload): (u32, usize),
+        names: &Names,
+    ) {
+        while let Ok((header, rest)) = VeventHeader::read_from_prefix(bytes) {
+            let marker = header.flags & VEVENTQ_FLAG_LOST_EVENTS != 0;
+            let lost = reader.count(header.sequence, marker);
+            if lost > 0 {
+                self.send(reader, BackendEvent::GuestLost { viommu, records: u64::from(lost) });
+            }
+            bytes = rest;
+            if marker {
+                continue;
+            }
+            let Some((record, rest)) = bytes.split_at_checked(payload) else { return };
+            bytes = rest;
+            match self.abi.event(kind, record) {
+                Ok(Some(event)) if event.virt_id == NO_STREAM => {
+                    self.send(reader, BackendEvent::Queues { viommu, record: event.record, words: event.words });
+                }
+                Ok(Some(event)) => match lock(names).get(&event.virt_id).copied() {
+                    Some(stream) => {
+                        self.send(reader, BackendEvent::Guest { stream, record: event.record, words: event.words });
+                    }
+                    None => {
+                        tracing::debug!(viommu, virt_id = event.virt_id, "event of a device that has left its guest")
+                    }
+                },
+                Ok(None) => tracing::warn!(viommu, kind, "an event that the plugin does not know"),
+                Err(error) => tracing::error!(viommu, %error, "an event cannot be read"),
+            }
+        }
+    }
+
+    /// In order or not at all: nothing passes a gap that is not marked.
+    fn send(&self, reader: &mut Reader, event: BackendEvent) {
+        let viommu = match reader.source {
+            Source::Events { viommu, .. } => Some(viommu),
+            Source::Faults { .. } => None,
+        };
+        if reader.unsent > 0 {
+            let marker = match viommu {
+                Some(viommu) => BackendEvent::GuestLost { viommu, records: reader.unsent },
+                None => BackendEvent::Lost,
+            };
+            if self.sender.try_send(marker).is_err() {
+                reader.unsent += 1;
+                return;
+            }
+            reader.unsent = 0;
+        }
+        if self.sender.try_send(event).is_err() {
+            reader.unsent += 1;
+        }
+    }
+}
+
+impl Reader {
+    /// Events between the last record and this one, which were lost; a marker counts as the last of them.
+    fn count(&mut self, sequence: u32, marker: bool) -> u32 {
+        // A queue that was taken over may begin anywhere; one of ours begins at 0, but its first records may be lost.
+        let expected = self.next.unwrap_or(if marker { 0 } else { sequence });
+        self.next = Some(sequence.wrapping_add(1) & SEQUENCE_MASK);
+        (sequence.wrapping_sub(expected) & SEQUENCE_MASK) + u32::from(marker)
+    }
+}
+
+fn request(queue: u32, stream: Option<u32>, fault: &HwptPgfault) -> PageRequest {
+    PageRequest {
+        queue,
+        stream,
+        pasid: (fault.flags & PGFAULT_FLAGS_PASID_VALID != 0).then_some(fault.pasid),
+        group: fault.grpid,
+        last: fault.flags & PGFAULT_FLAGS_LAST_PAGE != 0,
+        permissions: fault.perm,
+        address: fault.addr,
+        cookie: fault.cookie,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader() -> Reader {
+        Reader { source: Source::Faults { queue: 1, devices: Names::default() }, next: None, unsent: 0 }
+    }
+
+    #[test]
+    fn gaps_and_markers_count_what_was_lost() {
+        let mut reader = reader();
+        let counted: Vec<_> = [(8, false), (9, false), (12, false), (21, true), (22, false), (25, true)]
+            .map(|(sequence, marker)| reader.count(sequence, marker))
+            .into();
+        assert_eq!(counted, [0, 0, 2, 9, 0, 3]);
+    }
+
+    #[test]
+    fn the_sequence_begins_again_after_its_last_number() {
+        let mut reader = reader();
+        assert_eq!(reader.count(SEQUENCE_MASK, false), 0);
+        assert_eq!(reader.count(0, false), 0);
+        assert_eq!(reader.count(2, false), 1);
+    }
+
+    #[test]
+    fn a_queue_that_begins_with_a_marker_lost_all_before_it() {
+        assert_eq!(reader().count(4, true), 5);
+    }
+}
