@@ -42,6 +42,8 @@ impl State {
             return Err(Errno::INVAL);
         }
         self.inject.allocation()?;
+        // Of a size that is no power of two, the lowest bit counts.
+        let page_size = 1 << page_size.trailing_zeros();
         let paging = self.table.paging_mut(command.hwpt_id)?;
         if !paging.tracks_dirty {
             return Err(Errno::OPNOTSUPP);

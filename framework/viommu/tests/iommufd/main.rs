@@ -1,0 +1,14 @@
+//! The software iommufd by the rows of the kernel's own selftests (the mock driver) and by the vendors' drivers.
+//!
+//! Names of tests begin with their row.
+
+mod caller;
+mod cdev;
+mod fail_nth;
+mod framing;
+mod hostile;
+mod ioas;
+mod nested;
+mod pasid_dirty;
+mod viommu;
+mod vqueue;
