@@ -2,6 +2,7 @@
 //!
 //! Names of tests begin with their row.
 
+mod arm_smmuv3;
 mod caller;
 mod cdev;
 mod fail_nth;
@@ -9,6 +10,8 @@ mod framing;
 mod hostile;
 mod ioas;
 mod nested;
+mod other_vendors;
 mod pasid_dirty;
+mod vendor;
 mod viommu;
 mod vqueue;

@@ -125,6 +125,15 @@ pub struct PagingDomain {
     pub refuses_read_only: bool,
 }
 
+/// A nesting parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parent {
+    /// The HWPT.
+    pub hwpt: u32,
+    /// The IOMMU's instance that it was made for.
+    pub iommu: u32,
+}
+
 /// What GET_HW_INFO answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HwInformation {
@@ -343,14 +352,14 @@ pub trait Driver: Debug + Send + Sync {
         false
     }
 
-    /// A vIOMMU. `parent` is the IOMMU instance that the nesting parent was made for.
+    /// A vIOMMU on a nesting parent.
     ///
     /// # Errors
     /// What is wrong with the payload or the parent.
     fn viommu(
         &self,
         device: &BoundDevice,
-        parent: u32,
+        parent: Parent,
         viommu_type: u32,
         data: Option<UserData<'_>>,
         map: &mut MapRegisters<'_>,

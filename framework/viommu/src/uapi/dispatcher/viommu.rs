@@ -2,7 +2,7 @@
 
 use super::{
     Call,
-    driver::{UserData, ViommuDriver},
+    driver::{Parent, UserData, ViommuDriver},
     objects::{Kind, Object},
     state::State,
 };
@@ -58,7 +58,7 @@ impl State {
         if !parent.nest_parent {
             return Err(Errno::INVAL);
         }
-        let made_for = parent.iommu;
+        let on = Parent { hwpt: command.hwpt_id, iommu: parent.iommu };
         let data = (command.data_len > 0).then_some(UserData {
             data_type: command.r#type,
             address: command.data_uptr,
@@ -71,7 +71,7 @@ impl State {
                 state.inject.allocation()?;
                 state.mmaps.offer(id, registers)
             };
-            let driver = device.config.driver.viommu(&device, made_for, viommu_type, data, &mut map);
+            let driver = device.config.driver.viommu(&device, on, viommu_type, data, &mut map);
             let driver = driver.inspect_err(|_| state.mmaps.remove(id))?;
             let viommu = Viommu {
                 parent,

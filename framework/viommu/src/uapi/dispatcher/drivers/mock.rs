@@ -4,7 +4,7 @@ use crate::uapi::{
     Errno,
     dispatcher::driver::{
         BoundDevice, DeviceConfig, Driver, Entries, FindDevice, HwInformation, MapRegisters, NestedHwpt, PAGE_SIZE,
-        PagingDomain, Registers, Target, UserData, ViommuDriver,
+        PagingDomain, Parent, Registers, Target, UserData, ViommuDriver,
     },
     flags::{HW_INFO_TYPE_NONE, HWPT_ALLOC_PASID, HWPT_DATA_NONE},
     selftest as uapi,
@@ -100,7 +100,7 @@ impl Driver for Mock {
     fn viommu(
         &self,
         _: &BoundDevice,
-        _: u32,
+        _: Parent,
         _: u32,
         data: Option<UserData<'_>>,
         map: &mut MapRegisters<'_>,
