@@ -105,7 +105,10 @@ fn counts_that_are_too_large_are_refused_before_anything_is_done() {
     assert_eq!(caller.fd.ioctl(Command::IoasAllowIovas.code(), &mut allow.clone(), &memory), Err(Errno::INVAL));
     let map = [40u32, 6, ioas, 0, 0x1000, 0, 0, 0x4000_0000, 0, 0].map(u32::to_ne_bytes).concat();
     assert_eq!(caller.fd.ioctl(Command::IoasMap.code(), &mut map.clone(), &memory), Err(Errno::NOSPC));
-    assert_eq!(caller.test(op::DIRTY, mock.hwpt, &[(132, 1 << 62), (140, 1), (148, 8)]).map(|_| ()), Err(Errno::INVAL));
+    assert_eq!(
+        caller.test(op::DIRTY, mock.hwpt, &[(132, 1 << 62), (140, 1), (148, 8)]).map(|_| ()),
+        Err(Errno::OVERFLOW)
+    );
     assert!(memory.0.get() < 1000, "{}", memory.0.get());
     caller.close();
 }

@@ -181,7 +181,7 @@ fn c5_hardware_information() {
     };
     let none = info(mock.device, 0, 0).unwrap();
     assert_eq!((none.data_len, none.data_type, none.out_max_pasid_log2), (8, selftest::HW_INFO_TYPE, 0));
-    assert_eq!(none.out_capabilities, flags::HW_CAP_DIRTY_TRACKING);
+    assert_eq!(none.out_capabilities, flags::HW_CAP_DIRTY_TRACKING | flags::HW_CAP_PCI_ATS_NOT_SUPPORTED);
     assert_eq!(room, [0xaa; 16]);
     info(mock.device, 4, 0).unwrap();
     assert_eq!(room, [&[0; 4][..], &[0xaa; 12]].concat()[..]);

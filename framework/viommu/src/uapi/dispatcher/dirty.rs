@@ -1,6 +1,6 @@
 //! Dirty tracking: which pages devices wrote.
 
-use super::{Call, ioas::last, objects::Kind, state::State};
+use super::{Call, driver::PAGE_SIZE, ioas::last, objects::Kind, state::State};
 use crate::uapi::{
     Errno,
     flags::{HWPT_DIRTY_TRACKING_ENABLE, HWPT_GET_DIRTY_BITMAP_NO_CLEAR},
@@ -95,8 +95,20 @@ impl State {
         let (unit, last) = (paging.domain.page_size, last(iova, length)?);
         let space = &self.table.ioas(paging.ioas)?.space;
         let Some((start, area)) = space.first_area(iova, last) else { return Ok(()) };
-        let pages = iova.max(start) / unit..=last.min(area.last) / unit;
-        self.table.paging_mut(hwpt)?.dirty.extend(pages);
+        // A page of the process is mapped at once where it is whole, and has one dirty bit then.
+        let source = area.pages.source.start();
+        let is_whole = |page: u64| {
+            let aligned = source.wrapping_add(page.wrapping_sub(start)).is_multiple_of(PAGE_SIZE);
+            aligned && page >= start && page.saturating_add(PAGE_SIZE - 1) <= area.last
+        };
+        let (mut from, mut to) = (iova.max(start), last.min(area.last));
+        if is_whole(from & !(PAGE_SIZE - 1)) {
+            from &= !(PAGE_SIZE - 1);
+        }
+        if is_whole(to & !(PAGE_SIZE - 1)) {
+            to |= PAGE_SIZE - 1;
+        }
+        self.table.paging_mut(hwpt)?.dirty.extend(from / unit..=to / unit);
         Ok(())
     }
 

@@ -70,7 +70,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Options {
     /// Whether it takes the commands of the kernel's mock driver ([`Command::Test`]).
     pub selftest: bool,
-    /// Whether the caller has CAP_SYS_RESOURCE.
+    /// Whether the caller has CAP_SYS_RESOURCE and CAP_SYS_RAWIO.
     pub privileged: bool,
     /// The number that VFIO devices know the iommufd by; those of event queues come after it.
     pub fd: i32,
@@ -188,7 +188,7 @@ fn execute(state: &mut State, command: Command, argument: &mut [u8], call: Call<
         Command::IoasChangeProcess => carry_out!(own => state.ioas_change_process(own)),
         Command::VeventqAlloc => carry_out!(own => state.veventq_alloc(own)),
         Command::HwQueueAlloc => carry_out!(own => state.hw_queue_alloc(own, call)),
-        Command::IoasNoiommuGetPa => carry_out!(own => option::ioas_noiommu_get_pa(own)),
+        Command::IoasNoiommuGetPa => carry_out!(own => state.ioas_noiommu_get_pa(own)),
         Command::Test => carry_out!(own => state.test(own, call)),
     }
 }

@@ -86,11 +86,25 @@ impl State {
         });
         if stays { Err(Errno::INVAL) } else { Ok(()) }
     }
-}
 
-/// Devices here always have an IOMMU.
-pub(super) fn ioas_noiommu_get_pa(_: &mut layout::IoasNoiommuGetPa) -> Result<(), Errno> {
-    Err(Errno::OPNOTSUPP)
+    /// Devices here always have an IOMMU, so that there is no mapping whose physical address may be told.
+    pub(super) fn ioas_noiommu_get_pa(&mut self, command: &mut layout::IoasNoiommuGetPa) -> Result<(), Errno> {
+        if !self.privileged {
+            return Err(Errno::PERM);
+        }
+        if command.flags != 0 || command.__reserved != 0 {
+            return Err(Errno::OPNOTSUPP);
+        }
+        if command.length == 0 {
+            return Err(Errno::INVAL);
+        }
+        if command.iova == u64::MAX {
+            return Err(Errno::OVERFLOW);
+        }
+        self.seek(command.ioas_id, Kind::Ioas)?;
+        self.table.ioas(command.ioas_id)?.space.first_area(command.iova, command.iova).ok_or(Errno::NOENT)?;
+        Err(Errno::OPNOTSUPP)
+    }
 }
 
 fn boolean(value: u64) -> Result<bool, Errno> {

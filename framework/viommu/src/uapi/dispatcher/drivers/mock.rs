@@ -71,15 +71,13 @@ impl Driver for Mock {
             Some(data) => data.read(uapi::HWPT_DATA, 4)?,
             None => uapi::HwptSelftest::default(),
         };
-        // The default table, and the one with huge pages. Others of the kernel's mock are not here.
-        if config.pagetable_type > 1 {
-            return Err(Errno::OPNOTSUPP);
-        }
-        Ok(PagingDomain {
-            page_size: uapi::PAGE_SIZE,
-            aperture: uapi::APERTURE_START..=uapi::APERTURE_LAST,
-            refuses_read_only: false,
-        })
+        let (page_size, aperture) = match config.pagetable_type {
+            0 => (uapi::PAGE_SIZE, uapi::APERTURE_START..=uapi::APERTURE_LAST),
+            // Huge pages alone, and the page that iommufd cannot do without.
+            1 => (PAGE_SIZE, 0..=(1 << 56) - 1),
+            _ => return Err(Errno::OPNOTSUPP),
+        };
+        Ok(PagingDomain { page_size, aperture, refuses_read_only: false })
     }
 
     fn nests_on_parent(&self) -> bool {
@@ -116,7 +114,9 @@ impl Driver for Mock {
     }
 
     fn attach(&self, device: &BoundDevice, pasid: u32, target: &Target<'_>) -> Result<(), Errno> {
-        if matches!(target, Target::Paging { dirty_tracking: true, .. }) && !device.config.dirty_tracking {
+        // Nobody looks when a PASID is attached.
+        let tracks = pasid == 0 && matches!(target, Target::Paging { dirty_tracking: true, .. });
+        if tracks && !device.config.dirty_tracking {
             return Err(Errno::INVAL);
         }
         if pasid == 0 && matches!(target, Target::Nested { virt_id: Some(None), .. }) {

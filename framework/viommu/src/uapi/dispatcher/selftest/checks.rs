@@ -10,7 +10,7 @@ use crate::uapi::{
         space::Source,
         state::State,
     },
-    selftest::{PAGE_SIZE as MOCK_PAGE_SIZE, TestCommand},
+    selftest::TestCommand,
 };
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -19,12 +19,13 @@ impl State {
     /// EINVAL unless every page of the range leads to the caller's memory at an address.
     pub(super) fn check_map(&mut self, command: &TestCommand, call: Call<'_>) -> Result<(), Errno> {
         let (iova, length, uptr) = (command.u64_at(16), command.u64_at(24), command.u64_at(32));
-        let unaligned = [iova, length, uptr].iter().any(|number| !number.is_multiple_of(MOCK_PAGE_SIZE));
+        self.seek(command.id, Kind::Paging)?;
+        let hwpt = self.table.paging(command.id)?;
+        let unaligned = [iova, length, uptr].iter().any(|number| !number.is_multiple_of(hwpt.domain.page_size));
         if unaligned || uptr.checked_add(length).is_none() {
             return Err(Errno::INVAL);
         }
-        self.seek(command.id, Kind::Paging)?;
-        let space = &self.table.ioas(self.table.paging(command.id)?.ioas)?.space;
+        let space = &self.table.ioas(hwpt.ioas)?.space;
         let mut done = 0;
         while done < length {
             call.memory.read(uptr + done, &mut [0])?;
@@ -98,13 +99,13 @@ impl State {
         {
             return Err(Errno::INVAL);
         }
+        let pages = length / page_size;
+        if pages > 1 << 27 {
+            return Err(Errno::OVERFLOW);
+        }
         self.seek(command.id, Kind::Paging)?;
         if !self.table.paging(command.id)?.tracking {
             return Err(Errno::INVAL);
-        }
-        let pages = length / page_size;
-        if pages > 1 << 27 {
-            return Err(Errno::NOMEM);
         }
         let mut bits = vec![0; pages.div_ceil(8) as usize];
         call.memory.read(uptr, &mut bits)?;

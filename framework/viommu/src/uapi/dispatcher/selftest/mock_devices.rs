@@ -10,6 +10,7 @@ use crate::uapi::{
         objects::{Kind, Object},
         state::State,
     },
+    flags::HW_CAP_PCI_ATS_NOT_SUPPORTED,
     selftest::{DEVICE_NO_DIRTY, DEVICE_PASID, PASID_LOG2, TestCommand, op},
 };
 use std::sync::Arc;
@@ -30,6 +31,7 @@ impl State {
             let config = Arc::new(DeviceConfig {
                 pasid_log2: if flags & DEVICE_PASID != 0 { PASID_LOG2 } else { 0 },
                 dirty_tracking: flags & DEVICE_NO_DIRTY == 0,
+                capabilities: HW_CAP_PCI_ATS_NOT_SUPPORTED,
                 ..DeviceConfig::new(driver, 0)
             });
             state.inject.allocation()?;
