@@ -15,7 +15,9 @@ mod kernel;
 mod memory;
 mod row;
 mod rows;
+mod sequences;
 mod session;
+mod software;
 mod table;
 
 pub use iommufd::{Iommufd, Lent, Mapped, Open, Ready, errno_name};
@@ -23,5 +25,7 @@ pub use kernel::Kernel;
 pub use memory::Memory;
 pub use row::{Row, Verdict, run};
 pub use rows::all;
+pub use sequences::{Difference, Plan, Step, compare, hash, plan, replay, shrink};
 pub use session::{Failed, Said, Session};
+pub use software::Software;
 pub use table::{Seen, kernel_column, table, with_table};

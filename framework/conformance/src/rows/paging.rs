@@ -107,7 +107,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         id: "C2.9",
         stimulus: "IOVA ranges and alignment of an IOAS without a device; with one; of one with a mapping that the aperture does not have, a device on it",
-        expected: "0-0xffffffffffffffff by 1; 0x1000000-0x7fffffff by 2048; EADDRINUSE",
+        expected: "0x0-0xffffffffffffffff by 1; 0x1000000-0x7fffffff by 2048; EADDRINUSE",
         run: |s| {
             let ioas = s.ioas()?;
             for attached in [false, true] {
