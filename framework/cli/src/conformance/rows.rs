@@ -1,19 +1,16 @@
 //! Rows run, and what was seen, for people and programs.
 
-use super::{Args, MEMORY};
+use super::{Args, opened};
 use std::process::ExitCode;
-use viommu_conformance::{Kernel, Memory, Open, Row, Seen, Verdict, all, errno_name};
+use viommu_conformance::{Memory, Row, Seen, Verdict, all};
 
-pub(super) fn run(args: &Args) -> Result<ExitCode, String> {
+pub(super) fn run(args: &Args, memory: &Memory) -> Result<ExitCode, String> {
     let chosen: Vec<Row> = all().into_iter().filter(|row| matches(args.rows.as_bytes(), row.id.as_bytes())).collect();
     if chosen.is_empty() {
         return Err(format!("no row is like {}", args.rows));
     }
-    let memory = Memory::new(MEMORY).map_err(|errno| format!("no memory: {}", errno_name(errno)))?;
-    let kernel = args.kernel.as_ref().ok_or("only --kernel is there yet")?;
-    let open: Box<dyn Open> = Box::new(Kernel::new(kernel, &memory));
-    drop(open.open().map_err(|errno| format!("{}: {}", kernel.display(), errno_name(errno)))?);
-    let verdicts = viommu_conformance::run(&chosen, &*open, &memory);
+    let open = opened(args, memory)?;
+    let verdicts = viommu_conformance::run(&chosen, &*open, memory);
     let failed = verdicts.iter().filter(|verdict| !verdict.passed()).count();
     if args.json {
         let seen: Vec<_> = verdicts.iter().map(Seen::from).collect();

@@ -19,6 +19,15 @@ pub struct Difference {
     pub other: String,
 }
 
+impl Difference {
+    /// Which command differs in which errno: differences of one kind have one cause, mostly.
+    pub fn kind(&self) -> String {
+        let first = |line: &str, words| line.split(' ').take(words).collect::<Vec<_>>().join(" ");
+        let step = self.plan.last().map(|step| first(&step.to_string(), 2)).unwrap_or_default();
+        format!("{step}: {}, {}", first(&self.one, 1), first(&self.other, 1))
+    }
+}
+
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (number, (step, line)) in self.plan.iter().zip(&self.before).enumerate() {

@@ -47,7 +47,7 @@ fn test(op: u32, word: &dyn Fn(usize) -> u64, long: &dyn Fn(usize) -> u64) -> Ve
         selftest::op::MD_CHECK_REFS => at(24, long(16), false),
         selftest::op::ACCESS_PAGES => at(40, long(32), true),
         selftest::op::ACCESS_RW => at(32, long(24), false),
-        selftest::op::DIRTY => at(48, bitmap_bytes(long(24), long(32)).max(word(16)), false),
+        selftest::op::DIRTY => at(48, bitmap_bytes(long(32), long(40)).max(word(16)), false),
         _ => Vec::new(),
     }
 }
