@@ -14,7 +14,7 @@ const END: &str = "<!-- generated: end -->\n";
 type Cell = fn(&Value) -> String;
 
 /// What is asked, and how the answer reads.
-const ROWS: [(&str, Cell); 13] = [
+const ROWS: [(&str, Cell); 14] = [
     ("parts", |said| words(&said["parts"])),
     ("guests are", |said| words(&said["can"]["modes"])),
     ("device caches (ATS)", |said| yes(&said["can"]["ats"])),
@@ -28,6 +28,7 @@ const ROWS: [(&str, Cell); 13] = [
     ("smallest stage-2 page", |said| format!("{} KiB", said["can"]["page_bytes"].as_u64().unwrap_or(0) >> 10)),
     ("guests can move (save, restore)", |said| yes(&said["can"]["save_restore"])),
     ("names what a smaller host lacks", |said| yes(&said["can"]["covers"])),
+    ("on Linux's /dev/iommu", |said| said["can"]["kernel"]["nesting"].as_str().unwrap_or("no").replace('_', " ")),
     ("queues that guests drive themselves", |said| words(&said["can"]["interfaces"]["hw_queues"])),
     ("guests with such queues", |said| number(&said["can"]["interfaces"]["count"])),
     ("streams in their commands", |said| number(&said["can"]["interfaces"]["streams"])),

@@ -4,7 +4,8 @@ use crate::Verdict;
 use crate::machine::Machine;
 use crate::samples::Samples;
 use viommu_plugin::{
-    Classes, DriverInfo, EntryKey, HostIds, HwQueueKind, HwQueueRequest, KeyKind, Register, TranslationMode,
+    Classes, DriverInfo, EntryKey, HostIds, HwQueueKind, HwQueueRequest, KernelFacts, KeyKind, Register,
+    TranslationMode,
 };
 use viommu_plugin_host::{CallError, Plugin};
 
@@ -29,6 +30,8 @@ pub struct Capabilities {
     pub saves: bool,
     /// Whether it can tell if hardware with fewer features serves a guest.
     pub covers: bool,
+    /// How its guests are served on Linux's `/dev/iommu`; `None` if they are not.
+    pub kernel: Option<KernelFacts>,
     /// Parts of the hardware that guests drive themselves; `None` if there are none.
     pub interfaces: Option<Interfaces>,
 }
@@ -62,7 +65,8 @@ impl Capabilities {
         let saves = offers("frontend") && there(plugin.frontend(shown)?.save())?;
         let covers = offers("frontend") && there(plugin.covers(shown, shown))?;
         let domains = offers("codec") && names_domains(plugin, shown)?;
-        Ok(Self { domains, saves, covers, interfaces, info, nested, shadow })
+        let kernel = plugin.kernel_abi().map(|kernel| kernel.facts()).transpose()?;
+        Ok(Self { domains, saves, covers, kernel, interfaces, info, nested, shadow })
     }
 }
 
@@ -131,6 +135,7 @@ mod tests {
         let can = Capabilities::of(&Plugin::linked::<mock_plugin::Mock>()).expect("it answers");
         assert_eq!((can.info.streams, can.info.modes, can.info.ats), (256, 1, 1));
         assert_eq!((can.nested.len(), can.shadow.len()), (2, 0));
+        assert_eq!(can.kernel.map(|facts| facts.viommu_type), Some(0xdead_beef));
         assert_eq!((can.domains, can.saves, can.covers, can.interfaces), (false, true, true, None));
     }
 }

@@ -1,7 +1,7 @@
 //! What a plugin says of itself, for `viommu plugins --json` and docs/vendors.md.
 
 use serde::Serialize;
-use viommu_plugin::{HwQueueKind, TranslationMode};
+use viommu_plugin::{HwQueueKind, KernelFacts, Nesting, TranslationMode};
 use viommu_plugin_check::{Capabilities, Interfaces, Verdict};
 use viommu_plugin_host::Plugin;
 
@@ -25,7 +25,29 @@ pub(super) struct Can {
     page_bytes: u64,
     save_restore: bool,
     covers: bool,
+    kernel: Option<OnKernel>,
     interfaces: Option<Parts>,
+}
+
+/// How its guests are served on Linux's `/dev/iommu`; the types are the uAPI's numbers.
+#[derive(Serialize)]
+pub(super) struct OnKernel {
+    nesting: &'static str,
+    hw_info_type: u32,
+    viommu_type: u32,
+    hw_queue_type: u32,
+}
+
+impl From<KernelFacts> for OnKernel {
+    fn from(facts: KernelFacts) -> Self {
+        let nesting = match facts.nesting {
+            Nesting::VIOMMU => "through_a_viommu",
+            Nesting::PARENT => "on_the_parent",
+            _ => "shadow_only",
+        };
+        let KernelFacts { hw_info_type, viommu_type, hw_queue_type, .. } = facts;
+        Self { nesting, hw_info_type, viommu_type, hw_queue_type }
+    }
 }
 
 /// Parts of the hardware that guests drive themselves.
@@ -62,6 +84,7 @@ impl From<Capabilities> for Can {
             page_bytes: 1 << info.page_log2,
             save_restore: can.saves,
             covers: can.covers,
+            kernel: can.kernel.map(OnKernel::from),
             interfaces: can.interfaces.map(Parts::from),
         }
     }

@@ -269,6 +269,13 @@ impl Garbage {
             "driver_interface_domain_clear",
             "driver_hw_queue_create",
             "driver_hw_queue_destroy",
+            "kernel_facts",
+            "kernel_registers",
+            "kernel_hwpt_data",
+            "kernel_entries",
+            "kernel_repeatable",
+            "kernel_event",
+            "kernel_interface",
         ];
         self.missing
             .iter()
