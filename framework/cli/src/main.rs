@@ -3,6 +3,7 @@
 //! ```text
 //!   viommu replay TRACE..  ─► viommu-trace ─► Host, vIOMMUs, ring (viommu) ─► the plugin's model ─► every DMA compared
 //!   viommu plugins [check] ─► SearchPath ─► a child process for each check ─► viommu-plugin-check
+//!   viommu probe           ─► /dev/iommu ─► facts ─► report
 //!   viommu trace dump|check ─► viommu-trace, commands decoded by the plugin's codec
 //! ```
 //!
@@ -16,6 +17,7 @@
 
 mod conformance;
 mod plugins;
+mod probe;
 mod replay;
 mod sim;
 mod trace;
@@ -38,6 +40,8 @@ enum Command {
     Conformance(conformance::Args),
     /// List the plugins on the search path, or check one
     Plugins(plugins::PluginsArgs),
+    /// Ask this host's iommufd, and devices that are named, what they can do for guests
+    Probe(probe::Args),
     /// Replay recorded guests and compare every DMA with the recording
     Replay(replay::Args),
     /// Run random guests and faults in a deterministic simulation and judge every DMA
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Conformance(args) => conformance::run(args),
         Command::Plugins(args) => plugins::run(args),
+        Command::Probe(args) => probe::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Sim(args) => sim::run(args),
         Command::Trace(args) => trace::run(args),
