@@ -160,6 +160,21 @@ fn c8_5_and_6_exactly_the_dirty_pages_are_told() {
     let mut second = [0u8; 8];
     read(0, &mut second, 2048).unwrap();
     assert_eq!(std::hint::black_box(second), [0; 8]);
+    let marked = |at: u64| caller.fd.dma_wrote(hwpt, at, 1);
+    assert_eq!([marked(APERTURE_START + length), marked(APERTURE_START)], [Ok(()); 2], "not mapped, mapped");
+    caller.map_fixed(ioas, &memory[..4096], APERTURE_START + length + 4096).unwrap();
+    marked(APERTURE_START + length + 4096).unwrap();
+    let mut beyond = [0u8; 8];
+    let mut over_a_hole = layout::HwptGetDirtyBitmap {
+        hwpt_id: hwpt,
+        iova: APERTURE_START,
+        length: length + 8192,
+        page_size: 4096,
+        data: beyond.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    caller.call(Command::HwptGetDirtyBitmap, &mut over_a_hole).unwrap();
+    assert_eq!(std::hint::black_box(beyond)[..3], [1, 0, 0], "up to the hole, and that is no error");
     for page_size in [0, 1 << 20] {
         assert_eq!(read(0, &mut second, page_size), Err(Errno::INVAL), "{page_size}");
     }

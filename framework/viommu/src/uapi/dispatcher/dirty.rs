@@ -44,11 +44,15 @@ impl State {
         self.inject.allocation()?;
         // Of a size that is no power of two, the lowest bit counts.
         let page_size = 1 << page_size.trailing_zeros();
+        // The walk ends at the first hole, and nobody looks at how it ended.
+        let space = &self.table.ioas(ioas)?.space;
+        let mapped = space.pieces(iova, last).map_while(|piece| piece.map(|piece| piece.last)).last();
         let paging = self.table.paging_mut(command.hwpt_id)?;
         if !paging.tracks_dirty {
             return Err(Errno::OPNOTSUPP);
         }
-        // What the walk finds is all that is looked at: without tracking, and over holes, there is nothing to find.
+        let Some(last) = mapped else { return Ok(()) };
+        // What the walk finds is all that is looked at: without tracking there is nothing to find.
         if !paging.tracking {
             return Ok(());
         }
@@ -76,7 +80,7 @@ impl State {
                 }
             }
         }
-        // The kernel looks at neither the walk's nor the bitmap's outcome.
+        // Nor at what became of the bitmap.
         let _ = outcome.and_then(|()| write(byte));
         if command.flags & HWPT_GET_DIRTY_BITMAP_NO_CLEAR == 0 {
             for page in pages {

@@ -70,9 +70,9 @@ impl State {
     pub(super) fn ioas_map_file(&mut self, command: &mut layout::IoasMapFile, call: Call<'_>) -> Result<(), Errno> {
         Request::check(command.flags, &[command.iova, command.length])?;
         self.seek(command.ioas_id, Kind::Ioas)?;
+        let end = last(command.start, command.length)?;
         let bytes = *self.files.get(&command.fd).ok_or(Errno::BADF)?;
-        let end = command.start.checked_add(command.length).ok_or(Errno::OVERFLOW)?;
-        if end > bytes {
+        if end >= bytes {
             return Err(Errno::INVAL);
         }
         let request = Request { flags: command.flags, length: command.length, iova: command.iova };

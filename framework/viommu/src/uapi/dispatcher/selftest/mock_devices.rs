@@ -15,16 +15,13 @@ use crate::uapi::{
 };
 use std::sync::Arc;
 
-/// A flag of older kernels that is still taken, and means nothing.
-const DEVICE_HUGE_IOVA: u32 = 2;
-
 impl State {
     /// Makes a device and attaches it to an IOAS or HWPT.
     pub(super) fn mock_domain(&mut self, command: &mut TestCommand, call: Call<'_>) -> Result<(), Errno> {
         let flags = if command.op == op::MOCK_DOMAIN_FLAGS { command.u32_at(28) } else { 0 };
         let pt_id = command.id;
         let (stdev, hwpt, device) = self.with_reserved(|state, id| {
-            if flags & !(DEVICE_NO_DIRTY | DEVICE_HUGE_IOVA | DEVICE_PASID) != 0 {
+            if flags & !(DEVICE_NO_DIRTY | DEVICE_PASID) != 0 {
                 return Err(Errno::INVAL);
             }
             let driver = state.mock.clone().ok_or(Errno::NOTTY)?;

@@ -4,7 +4,7 @@ mod accesses;
 mod checks;
 mod mock_devices;
 
-use super::{Call, objects::Kind, space::Owner, state::State};
+use super::{Call, ioas::last, objects::Kind, space::Owner, state::State};
 use crate::uapi::{
     Errno,
     payload::HwptPgfault,
@@ -53,12 +53,9 @@ impl State {
     }
 
     fn add_reserved(&mut self, command: &TestCommand) -> Result<(), Errno> {
+        let start = command.u64_at(16);
+        let last = last(start, command.u64_at(24))?;
         self.seek(command.id, Kind::Ioas)?;
-        let (start, length) = (command.u64_at(16), command.u64_at(24));
-        let last = start.wrapping_add(length).wrapping_sub(1);
-        if last < start {
-            return Err(Errno::INVAL);
-        }
         self.inject.allocation()?;
         self.table.ioas_mut(command.id)?.space.reserve(start, last, Owner::Test)
     }
