@@ -11,6 +11,7 @@ use crate::seams::{Clock, lock};
 use crate::uapi::flags;
 use crate::uapi::payload::HwInfoArmSmmuv3;
 use crate::{Cause, Error};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use viommu_plugin::{KernelFacts, Nesting, Register, TranslationMode};
@@ -64,6 +65,15 @@ impl KernelBackend {
     }
 
     fn take_over(plugin: &Plugin, options: KernelOptions) -> Result<Self, Cause> {
+        Self::take_over_with(plugin, options, BTreeMap::new())
+    }
+
+    /// With devices that are bound already.
+    pub(super) fn take_over_with(
+        plugin: &Plugin,
+        options: KernelOptions,
+        bound: BTreeMap<u32, Arc<VfioDevice>>,
+    ) -> Result<Self, Cause> {
         let vendor = plugin.info().name.to_string();
         let none = || Cause::Unsupported(format!("{vendor}: this plugin knows nothing of Linux's iommufd"));
         let abi = plugin.kernel_abi().ok_or_else(none)?;
@@ -71,7 +81,12 @@ impl KernelBackend {
         let calls = options.iommu.open()?;
         options.memory.into_iter().for_each(|memory| calls.lend(memory));
         let mut graph = Graph::default();
+        graph.idle = bound;
         for (stream, source) in options.devices {
+            if source.is_bound() {
+                let why = format!("the device of stream {stream:#x} is bound already: it can only be taken over");
+                return Err(Cause::Invalid(why));
+            }
             graph.idle.insert(stream, Arc::new(VfioDevice::bind(source.open()?, &calls, None)?));
         }
         let iommufd = Iommufd::new(calls.clone());

@@ -119,6 +119,10 @@ pub(super) struct Graph {
     pub(super) idle: BTreeMap<u32, Arc<VfioDevice>>,
     /// Taken over from an earlier process, and not asked for by this one yet.
     pub(super) unclaimed: BTreeSet<u32>,
+    /// Everything is another process's.
+    pub(super) handed_over: bool,
+    /// Mappings taken over, and not asked for yet.
+    pub(super) adopted_mappings: super::adopt::AdoptedMappings,
 }
 
 macro_rules! typed {
@@ -249,6 +253,10 @@ impl Graph {
 impl Drop for Graph {
     /// Everything the kernel has of it goes, users before what they use.
     fn drop(&mut self) {
+        if self.handed_over {
+            // Each knows that it is no more this process's.
+            return;
+        }
         for object in self.objects.values() {
             if let Object::Device(device) = object
                 && let Err(error) = device.vfio.detach(None)

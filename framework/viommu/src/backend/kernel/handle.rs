@@ -40,7 +40,7 @@ impl Owned {
     /// # Errors
     /// EBUSY while something uses it.
     pub fn destroy(&mut self) -> Result<(), Cause> {
-        if !self.alive {
+        if !self.alive || self.iommufd.is_retired() {
             return Ok(());
         }
         if let Some(fd) = self.fd.take() {

@@ -11,12 +11,15 @@ use crate::uapi::layout::{
 use crate::uapi::{Command, Errno, flags};
 use std::mem::offset_of;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// An open iommufd with typed commands. IDs are the kernel's own.
 #[derive(Clone)]
 pub struct Iommufd {
     calls: Arc<dyn Calls>,
+    /// Objects are another process's: none is destroyed.
+    retired: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Iommufd {
@@ -88,7 +91,17 @@ pub struct InvalidateReply {
 impl Iommufd {
     /// The commands over these calls.
     pub fn new(calls: Arc<dyn Calls>) -> Self {
-        Self { calls }
+        Self { calls, retired: Arc::default() }
+    }
+
+    /// Nothing owned through this is destroyed from here on.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    /// Whether the objects are another's.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     /// The calls under it.

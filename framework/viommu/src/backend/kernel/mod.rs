@@ -11,6 +11,7 @@
 //! Locks, outermost first: graph, targets of a vIOMMU, state of the events thread. A sink's own lock is taken before its
 //! targets and with neither of the others.
 
+mod adopt;
 mod backend;
 mod bucket;
 mod calls;
@@ -19,17 +20,21 @@ mod events;
 mod graph;
 mod handle;
 mod iommufd;
+mod memory;
 mod objects;
 mod options;
 mod page;
 mod pointers;
 pub mod replay;
+mod saved;
 mod sink;
+mod software;
 pub mod sys;
 mod targets;
 mod vfio;
 mod viommus;
 
+pub use adopt::NotAdopted;
 pub use backend::KernelBackend;
 pub use bucket::Rate;
 pub use calls::{Calls, DeviceCalls, Lent, Mapped};
@@ -37,4 +42,5 @@ pub use handle::Owned;
 pub use iommufd::{HardwareInfo, HwptRequest, InvalidateReply, Iommufd, MapRequest};
 pub use options::{DeviceSource, IommuSource, KernelOptions};
 pub use sink::SinkCounters;
+pub use software::{SoftwareDevice, SoftwareIommufd};
 pub use vfio::VfioDevice;

@@ -48,10 +48,15 @@ impl Objects for KernelBackend {
             return Err(Cause::Invalid("the kernel maps memory of this process, not physical addresses".into()));
         };
         let mut graph = lock(&self.graph);
+        let mut adopted = std::mem::take(&mut graph.adopted_mappings);
+        let there = graph.ioas(ioas).is_ok_and(|ioas| ioas.is_adopted(&mut adopted, &mapping));
+        graph.adopted_mappings = adopted;
         let ioas = graph.ioas_mut(ioas)?;
         let Mapping { iova, length, writable, .. } = mapping;
-        let request = MapRequest { ioas: ioas.kernel.id(), iova: Some(iova), length, writable };
-        self.iommufd.ioas_map(request, address)?;
+        if !there {
+            let request = MapRequest { ioas: ioas.kernel.id(), iova: Some(iova), length, writable };
+            self.iommufd.ioas_map(request, address)?;
+        }
         ioas.mappings.insert(iova, mapping);
         Ok(())
     }
