@@ -127,7 +127,8 @@ impl KernelAbi for ArmKernel {
         for (word, bytes) in event.record.iter_mut().zip(bytes.as_chunks::<8>().0) {
             *word = u64::from_le_bytes(*bytes);
         }
-        event.virt_id = EventWord0::from_bits(event.record[0]).stream_id();
+        let word = EventWord0::from_bits(event.record[0]);
+        (event.virt_id, event.record[0]) = (word.stream_id(), word.with_stream_id(0).into_bits());
         Some(event)
     }
 }

@@ -229,6 +229,16 @@ pub struct RestoredViommu {
     pub hw_queues: Vec<HwQueue>,
 }
 
+impl FaultQueue {
+    /// See [`objects::FaultQueue::respond`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn respond(&self, cookie: u32, success: bool) -> Result<(), Error> {
+        run(ObjectKind::FaultQueue, "respond", self.0.respond(cookie, success))
+    }
+}
+
 impl Device {
     /// See [`objects::Device::invalidate`].
     ///

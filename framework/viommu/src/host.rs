@@ -77,7 +77,8 @@ impl HostBuilder {
         self.sync_limit = limit;
         self
     }
-    /// Puts something between the shards and the backend's queue: fault injection, recording.
+    /// Puts something between the shards and the backend's queue: fault injection, recording. Not for a backend whose sinks
+    /// take checked words.
     #[must_use]
     pub fn wrap_sink(
         mut self,

@@ -137,6 +137,15 @@ impl Guest {
         !self.stopped() && self.viommu.mmio_read(CMDQ_CONS, 4).unwrap() & 0xf_ffff == self.producer.get()
     }
 
+    /// Replaces the command at CONS, as a driver does with one that is illegal.
+    #[allow(dead_code)] // for one of the test programs
+    pub(crate) fn replace_head(&self, command: [u64; 2]) {
+        let head = self.viommu.mmio_read(CMDQ_CONS, 4).unwrap() & ((1 << QUEUE_LOG2) - 1);
+        for (at, word) in (0..).zip(command) {
+            self.memory.write_obj(word.to_le(), GuestAddress(QUEUE + 16 * head + 8 * at)).unwrap();
+        }
+    }
+
     /// Acknowledges a command queue error and sends the command at the head again.
     pub(crate) fn acknowledge(&self) {
         let error = self.viommu.mmio_read(GERROR, 4).unwrap();

@@ -35,8 +35,10 @@ impl KernelBackend {
         SavedGraph::of(&lock(&self.graph)).to_bytes()
     }
 
-    /// From here on this process destroys and detaches nothing, not even at its end: the objects are another's.
+    /// From here on this process attaches, detaches and destroys nothing, not even at its end, and reads no events: the
+    /// objects are another's.
     pub fn hand_over(&self) {
+        self.event_fds().into_values().flatten().for_each(|fd| self.events.remove(fd));
         lock(&self.graph).handed_over = true;
         self.iommufd.retire();
     }
@@ -54,7 +56,8 @@ impl KernelBackend {
     }
 
     /// Takes over what `graph` says, on an iommufd that `options` hands in as [`IommuSource::Fd`] and devices that are
-    /// [`DeviceSource::Bound`]. `event_fds` are those of [`KernelBackend::event_fds`], received.
+    /// [`DeviceSource::Bound`]. `event_fds` are those of [`KernelBackend::event_fds`], received. With
+    /// [`IommuSource::Calls`], which are this process's own, they are known by their numbers.
     ///
     /// What is missing is not taken over, and neither is what stands on it.
     ///
@@ -68,11 +71,15 @@ impl KernelBackend {
     ) -> Result<(Self, NotAdopted), Error> {
         let adopt = || {
             let saved = SavedGraph::from_bytes(graph)?;
-            let mut fds = BTreeMap::new();
+            let mut fds = saved.event_fds();
             let raw = match options.iommu {
                 IommuSource::Fd(fd) => RawIommufd::from_fd(fd).map_err(|errno| Cause::Os(errno.into()))?,
-                _ => return Err(Cause::Invalid("what is taken over is on an iommufd that is received".into())),
+                IommuSource::Calls(_) => return Self::adopt_calls(plugin, options, saved, fds),
+                IommuSource::Path(_) => {
+                    return Err(Cause::Invalid("what is taken over is on an iommufd that is received".into()));
+                }
             };
+            fds.clear();
             for (id, received) in event_fds {
                 fds.insert(id, received.into_iter().map(|fd| raw.adopt_event_fd(fd)).collect::<Vec<_>>());
             }
@@ -83,7 +90,7 @@ impl KernelBackend {
     }
 
     /// As [`KernelBackend::adopt`], of calls that know the event fds by their numbers.
-    pub(super) fn adopt_calls(
+    fn adopt_calls(
         plugin: &Plugin,
         options: KernelOptions,
         saved: SavedGraph,
@@ -172,12 +179,14 @@ impl KernelBackend {
             SavedObject::EventQueue { viommu, kernel } => {
                 graph.viommu(viommu)?;
                 let fds = fds.filter(|fds| fds.len() == kernel.len()).ok_or_else(no_fd)?;
-                let with_fd = |((kind, id), fd): ((u32, u32), &i32)| (kind, Owned::with_fd(&self.iommufd, (id, *fd)));
-                Object::EventQueue(EventQueue { viommu, kernel: kernel.into_iter().zip(fds).map(with_fd).collect() })
+                let with_fd =
+                    |((kind, id, _), fd): ((u32, u32, i32), &i32)| Ok((kind, self.still_there(id)?.and_fd(*fd)));
+                let kernel = kernel.into_iter().zip(fds).map(with_fd).collect::<Result<_, Cause>>()?;
+                Object::EventQueue(EventQueue { viommu, kernel })
             }
-            SavedObject::FaultQueue { kernel } => {
+            SavedObject::FaultQueue { kernel, .. } => {
                 let fd = fds.and_then(|fds| fds.first()).ok_or_else(no_fd)?;
-                Object::FaultQueue(Owned::with_fd(&self.iommufd, (kernel, *fd)))
+                Object::FaultQueue(self.still_there(kernel)?.and_fd(*fd))
             }
         })
     }

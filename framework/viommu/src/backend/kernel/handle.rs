@@ -24,6 +24,13 @@ impl Owned {
         Self { iommufd: iommufd.clone(), id, fd: Some(fd), alive: true }
     }
 
+    /// It has this event fd.
+    #[must_use]
+    pub fn and_fd(mut self, fd: i32) -> Self {
+        self.fd = Some(fd);
+        self
+    }
+
     /// The kernel's ID.
     pub fn id(&self) -> u32 {
         self.id

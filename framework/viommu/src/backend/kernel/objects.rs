@@ -143,6 +143,9 @@ impl Objects for KernelBackend {
     async fn attach(&self, device: u32, hwpt: u32) -> Result<(), Cause> {
         self.patiently(|| {
             let mut graph = lock(&self.graph);
+            if graph.handed_over {
+                return Ok(());
+            }
             let &Hwpt { viommu, ref place, .. } = graph.hwpt(hwpt)?;
             let &Device { ref vfio, attached, .. } = graph.device(device)?;
             if attached == Some(hwpt) {
@@ -164,6 +167,9 @@ impl Objects for KernelBackend {
 
     async fn detach(&self, device: u32) -> Result<(), Cause> {
         let mut graph = lock(&self.graph);
+        if graph.handed_over {
+            return Ok(());
+        }
         let device = graph.device_mut(device)?;
         if device.attached.is_some() {
             device.vfio.detach(None)?;

@@ -4,6 +4,7 @@ use super::graph::{Graph, Object, Place};
 use super::handle::Owned;
 use crate::Cause;
 use crate::backend::{Backing, Mapping, ObjectKind};
+use std::collections::BTreeMap;
 use viommu_plugin::{EntryKey, KeyKind, StateError, StateReader, StateWriter, VirtualInterface};
 
 const WHAT: &str = "saved kernel objects";
@@ -19,15 +20,51 @@ pub(super) struct SavedGraph {
 
 /// One object, with the kernel's IDs.
 pub(super) enum SavedObject {
-    Ioas { kernel: u32, mappings: Vec<Mapping> },
-    NestParent { ioas: u32, kernel: u32 },
-    Viommu { parent: u32, kernel: Option<u32>, abort: u32, bypass: u32, interface: Option<VirtualInterface> },
-    Hwpt { viommu: u32, key: EntryKey, place: SavedPlace },
-    Device { stream: u32, kernel: u32, attached: Option<u32> },
-    Vdevice { viommu: u32, device: u32, virt_id: u32, kernel: Option<u32> },
-    HwQueue { viommu: u32, index: u32, kernel: u32 },
-    EventQueue { viommu: u32, kernel: Vec<(u32, u32)> },
-    FaultQueue { kernel: u32 },
+    Ioas {
+        kernel: u32,
+        mappings: Vec<Mapping>,
+    },
+    NestParent {
+        ioas: u32,
+        kernel: u32,
+    },
+    Viommu {
+        parent: u32,
+        kernel: Option<u32>,
+        abort: u32,
+        bypass: u32,
+        interface: Option<VirtualInterface>,
+    },
+    Hwpt {
+        viommu: u32,
+        key: EntryKey,
+        place: SavedPlace,
+    },
+    Device {
+        stream: u32,
+        kernel: u32,
+        attached: Option<u32>,
+    },
+    Vdevice {
+        viommu: u32,
+        device: u32,
+        virt_id: u32,
+        kernel: Option<u32>,
+    },
+    HwQueue {
+        viommu: u32,
+        index: u32,
+        kernel: u32,
+    },
+    /// Type, ID and the number of the fd, of each.
+    EventQueue {
+        viommu: u32,
+        kernel: Vec<(u32, u32, i32)>,
+    },
+    FaultQueue {
+        kernel: u32,
+        fd: i32,
+    },
 }
 
 pub(super) enum SavedPlace {
@@ -52,7 +89,7 @@ impl SavedObject {
     }
 
     fn of(object: &Object) -> Self {
-        let id = Owned::id;
+        let (id, fd) = (Owned::id, |owned: &Owned| owned.fd().unwrap_or(-1));
         match object {
             Object::Ioas(of) => {
                 Self::Ioas { kernel: id(&of.kernel), mappings: of.mappings.values().copied().collect() }
@@ -82,10 +119,10 @@ impl SavedObject {
             },
             Object::HwQueue(of) => Self::HwQueue { viommu: of.viommu, index: of.index, kernel: id(&of.kernel) },
             Object::EventQueue(of) => {
-                let kernel = of.kernel.iter().map(|(kind, owned)| (*kind, id(owned))).collect();
+                let kernel = of.kernel.iter().map(|(kind, owned)| (*kind, id(owned), fd(owned))).collect();
                 Self::EventQueue { viommu: of.viommu, kernel }
             }
-            Object::FaultQueue(of) => Self::FaultQueue { kernel: id(of) },
+            Object::FaultQueue(of) => Self::FaultQueue { kernel: id(of), fd: fd(of) },
         }
     }
 
@@ -127,9 +164,9 @@ impl SavedObject {
             Self::HwQueue { viommu, index, kernel } => _ = out.u8(6).u32(*viommu).u32(*index).u32(*kernel),
             Self::EventQueue { viommu, kernel } => {
                 out.u8(7).u32(*viommu).u32(kernel.len() as u32);
-                kernel.iter().for_each(|(kind, id)| _ = out.u32(*kind).u32(*id));
+                kernel.iter().for_each(|(kind, id, fd)| _ = out.u32(*kind).u32(*id).u32(*fd as u32));
             }
-            Self::FaultQueue { kernel } => _ = out.u8(8).u32(*kernel),
+            Self::FaultQueue { kernel, fd } => _ = out.u8(8).u32(*kernel).u32(*fd as u32),
         }
     }
 
@@ -195,11 +232,11 @@ impl SavedObject {
                 let (viommu, count) = (from.u32("viommu")?, from.u32("queues")?);
                 let mut kernel = Vec::new();
                 for _ in 0..count {
-                    kernel.push((from.u32("type")?, from.u32("event queue")?));
+                    kernel.push((from.u32("type")?, from.u32("event queue")?, from.u32("fd")? as i32));
                 }
                 Self::EventQueue { viommu, kernel }
             }
-            8 => Self::FaultQueue { kernel: from.u32("fault queue")? },
+            8 => Self::FaultQueue { kernel: from.u32("fault queue")?, fd: from.u32("fd")? as i32 },
             other => {
                 let why = format!("{other} is none");
                 return Err(StateError::Field { what: WHAT, field: "kind", why });
@@ -222,6 +259,16 @@ impl SavedGraph {
             _ => None,
         });
         self.idle.iter().copied().chain(taken).collect()
+    }
+
+    /// The numbers that the event fds had.
+    pub(super) fn event_fds(&self) -> BTreeMap<u32, Vec<i32>> {
+        let fds = |object: &SavedObject| match object {
+            SavedObject::EventQueue { kernel, .. } => kernel.iter().map(|(_, _, fd)| *fd).collect(),
+            SavedObject::FaultQueue { fd, .. } => vec![*fd],
+            _ => Vec::new(),
+        };
+        self.objects.iter().map(|(id, object)| (*id, fds(object))).filter(|(_, fds)| !fds.is_empty()).collect()
     }
 
     pub(super) fn to_bytes(&self) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! A software iommufd under the typed commands: for tests, without hardware, root, or a special kernel.
 
 use super::calls::{Calls, DeviceCalls, Lent, Mapped};
+use super::pointers;
 use crate::seams::lock;
 use crate::uapi::dispatcher::{Cdev, Dispatcher, Mapping};
 use crate::uapi::{Errno, ProcessMemory, UserMemory};
@@ -101,6 +102,15 @@ impl Calls for SoftwareIommufd {
 
     fn ioctl(&self, code: u32, argument: &mut [u8], lent: &mut [Lent<'_>]) -> Result<i32, Errno> {
         let for_good = lock(&self.lent).clone();
+        let reach = Reach { lent: RefCell::new(&mut []), for_good: &for_good };
+        for pointer in pointers::of(code, argument).into_iter().filter(|pointer| pointer.stays) {
+            let field = argument.get(pointer.offset..pointer.offset + 8).and_then(|field| field.try_into().ok());
+            let address = field.map(u64::from_ne_bytes).ok_or(Errno::FAULT)?;
+            // As with the real calls: the kernel would pin whatever is there.
+            if !usize::try_from(pointer.extent).is_ok_and(|extent| reach.is_for_good(address, extent)) {
+                return Err(Errno::FAULT);
+            }
+        }
         with_pointers(argument, lent, &for_good, |argument, memory| self.dispatcher.ioctl(code, argument, memory))
     }
 

@@ -92,6 +92,9 @@ impl KernelBackend {
     /// that share the old one move to: the kernel does nothing when an HWPT is replaced by itself.
     pub(super) fn reload_device(&self, device: u32) -> Result<(), Cause> {
         let mut graph = lock(&self.graph);
+        if graph.handed_over {
+            return Ok(());
+        }
         let Some(hwpt) = graph.device(device)?.attached else { return Ok(()) };
         let &Hwpt { viommu, key, .. } = graph.hwpt(hwpt)?;
         if key.kind != KeyKind::TRANSLATE {
@@ -232,7 +235,8 @@ impl KernelBackend {
             if let Some(page) = &viommu.page {
                 page.unmap();
             }
-            for hwpt in own {
+            // Some may have gone when it was tried before.
+            for hwpt in own.into_iter().filter(|hwpt| graph.objects.contains_key(hwpt)).collect::<Vec<_>>() {
                 self.destroy_object(graph, hwpt)?;
             }
         }
@@ -259,7 +263,7 @@ impl KernelBackend {
             }
             Object::Hwpt(_) => Ok(()),
             Object::Device(Device { stream, vfio, attached }) => {
-                if attached.is_some() {
+                if attached.is_some() && !graph.handed_over {
                     vfio.detach(None)?;
                 }
                 graph.idle.insert(*stream, vfio.clone());
