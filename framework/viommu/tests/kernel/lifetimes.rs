@@ -56,6 +56,7 @@ fn what_the_guest_says_is_what_its_device_is_attached_to() {
     assert_eq!(attached(), STE_BYPASS);
     drop(machine.vdevice);
     drop(machine.viommu);
+    world.host.settle().unwrap();
     machine.device.destroy().unwrap();
 }
 
