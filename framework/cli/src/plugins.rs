@@ -70,7 +70,7 @@ enum Found {
         abi: String,
         parts: Vec<&'static str>,
         #[serde(flatten)]
-        said: Option<Said>,
+        said: Option<Box<Said>>,
     },
     Broken {
         broken: String,
@@ -88,7 +88,7 @@ fn listed(path: PathBuf, ask: bool) -> Listed {
                 version: info.version.clone(),
                 abi: format!("{}.{}", info.abi_major, info.abi_minor),
                 parts: info.parts.clone(),
-                said: ask.then(|| Said::of(&plugin)),
+                said: ask.then(|| Box::new(Said::of(&plugin))),
             }
         }
         Err(error) => Found::Broken { broken: reason(&error, &path) },

@@ -7,8 +7,8 @@ use crate::probe::report::device::How;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use viommu::backend::kernel::{Calls, DeviceCalls, Lent, Mapped};
-use viommu::uapi::dispatcher::driver::DeviceConfig;
-use viommu::uapi::dispatcher::drivers::Mock;
+use viommu::uapi::dispatcher::driver::{DeviceConfig, Driver};
+use viommu::uapi::dispatcher::drivers::{AmdVi, ArmSmmuv3, IntelVtd, Mock, Tegra241};
 use viommu::uapi::dispatcher::{Cdev, Dispatcher, Options};
 use viommu::uapi::{Errno, UserMemory, selftest};
 use viommu::vm_memory::GuestMemoryMmap;
@@ -142,4 +142,52 @@ fn a_device_without_dirty_tracking_says_so() {
     let (_, facts) = asked(DeviceConfig { dirty_tracking: false, ..DeviceConfig::new(Arc::new(Mock), 5) });
     assert_eq!(facts.hwpt["dirty_tracking"].name(), "EOPNOTSUPP");
     assert!(facts.hwpt["plain"].is_ok() && facts.hwpt["nest_parent"].is_ok(), "{:?}", facts.hwpt);
+}
+
+/// What is reported of a device behind this driver.
+fn reported_of(driver: impl Driver + 'static, pasid_log2: u8) -> super::Report {
+    let (iommufd, facts) = asked(DeviceConfig { pasid_log2, ..DeviceConfig::new(Arc::new(driver), 5) });
+    assert_eq!((iommufd.objects(), &facts.left[..]), (vec![], &[][..]));
+    let mut host = super::hosts::unopened(Errno::NOENT);
+    (host.open, host.devices) = (Outcome::OK, vec![facts]);
+    ask::iommufd(&mut host, &calls(&iommufd));
+    reported(&host).0
+}
+
+/// IDR0 to 5 of QEMU's SMMUv3, with ATS and 20 bits of substreams.
+const SMMU: [u32; 6] = [0x0d44_141b, 0x0273_0510, 0, 0x1414, 0, 0x75];
+
+#[test]
+fn each_vendors_driver_is_told_from_the_others() {
+    let report = reported_of(ArmSmmuv3::new(SMMU), 0);
+    assert_eq!(
+        (super::nesting(&report).0, &report.devices[0].viommu_types[..]),
+        (How::ThroughAViommu, &["arm_smmuv3"][..])
+    );
+    assert_eq!(super::properties(&report), ["on", "no", "on", "on", "no", "48"]);
+
+    let tegra = Tegra241::new(ArmSmmuv3 { repeats: true, ..ArmSmmuv3::new(SMMU) }, 6);
+    let report = reported_of(tegra, 16);
+    assert_eq!(report.devices[0].viommu_types, ["arm_smmuv3", "tegra241_cmdqv"]);
+    assert_eq!(report.devices[0].errata[0].name, "REPEAT_TLBI_CFGI");
+    assert_eq!(super::properties(&report), ["on", "on", "on", "on", "16", "48"]);
+
+    let ecap = 1 << 26 | 1 << 43 | 1 << 47;
+    let report = reported_of(IntelVtd { cap: 0x80d2_008c_222f_0606, ecap }, 20);
+    assert_eq!((super::nesting(&report).0, report.devices[0].errata[0].name), (How::OnTheParent, "772415"));
+    let report = reported_of(IntelVtd { cap: 0x80d2_008c_222f_0606, ecap: ecap & !(1 << 26) }, 20);
+    assert_eq!(super::nesting(&report).0, How::ShadowOnly);
+    assert!(super::nesting(&report).1.contains("lacks ECAP.NEST."), "{:?}", super::nesting(&report));
+
+    for nesting in [true, false] {
+        let report = reported_of(AmdVi { efr: 1 << 4 | 1 << 48, efr2: 1 << 3, nesting }, 16);
+        assert_eq!((super::nesting(&report).0, report.devices[0].viommu_types.len()), (How::ShadowOnly, 0));
+    }
+}
+
+#[test]
+fn an_smmu_that_cannot_nest_is_told_from_one_that_can() {
+    let report = reported_of(ArmSmmuv3 { nesting: false, ..ArmSmmuv3::new(SMMU) }, 0);
+    assert_eq!(super::nesting(&report).0, How::No);
+    assert!(super::nesting(&report).1.contains("nesting parent answers EOPNOTSUPP"), "{:?}", super::nesting(&report));
 }
