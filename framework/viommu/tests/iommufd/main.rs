@@ -2,6 +2,7 @@
 //!
 //! Names of tests begin with their row.
 
+mod arm_plugin;
 mod arm_smmuv3;
 mod caller;
 mod cdev;
