@@ -4,9 +4,9 @@
 //! Linux 7.3.4 takes commands in blocks of 63 and counts those before a bad one as done although it dropped the unissued
 //! rest of the block; so the pages looked at are those about the blocks' ends, about the bad command, the first and the last.
 
-use crate::bench::{ASID, Bench, DEVICES, Machine, Page, nested};
+use crate::bench::{ASID, Bench, DEVICES, Machine, Page, STREAMS, nested};
 use crate::checks::Checks;
-use crate::guest::{Command, ILLEGAL, SYNC, Sent, TLBI_NH_ALL, tlbi_nh_va};
+use crate::guest::{Command, ILLEGAL, SYNC, Sent, TLBI_NH_ALL, cfgi_cd_substream, tlbi_nh_va};
 use crate::tables::PAGE;
 use std::collections::BTreeSet;
 use viommu_examples::Story;
@@ -35,15 +35,7 @@ pub(crate) struct Stale {
 impl Stale {
     /// Makes the translations of a batch of `size` stale; `bad` is the place of the command to be refused.
     pub(crate) fn new(bench: &Bench, size: u32, bad: Option<u32>) -> Story<Self> {
-        let places =
-            [Some(0), Some(62), Some(size - 1), bad.and_then(|bad| bad.checked_sub(1)), bad.map(|bad| bad + 1)];
-        let places: BTreeSet<_> = places.into_iter().flatten().filter(|place| *place < size).collect();
-        let mut starts: Vec<u32> = Vec::new();
-        for place in places {
-            if starts.last().is_none_or(|last| place > last + 1) {
-                starts.push(place);
-            }
-        }
+        let starts = pairs(size, bad);
         let probes: Vec<_> = starts.chunks(DEVICES).map(|pair| [Some(pair[0]), pair.get(1).copied()]).collect();
         let stale = Self { size, probes };
         stale.map(bench, [Page::A, Page::SecondA])?;
@@ -82,6 +74,24 @@ impl Stale {
         }
         Ok(())
     }
+}
+
+/// First pages of the pairs to look at: about the first and the last command, a block's end, and the bad command.
+fn pairs(size: u32, bad: Option<u32>) -> Vec<u32> {
+    let places = [Some(0), Some(62), Some(size - 1), bad.and_then(|bad| bad.checked_sub(1)), bad.map(|bad| bad + 1)];
+    let places: BTreeSet<_> = places.into_iter().flatten().filter(|place| *place < size).collect();
+    let mut starts: Vec<u32> = Vec::new();
+    for place in places {
+        if starts.last().is_none_or(|last| place > last + 1) {
+            starts.push(place);
+        }
+    }
+    starts
+}
+
+/// Every place that is looked at.
+fn probed(size: u32, bad: Option<u32>) -> Vec<u32> {
+    pairs(size, bad).into_iter().flat_map(|start| [start, start + 1]).filter(|at| *at < size).collect()
 }
 
 /// A batch of one invalidation a page, with `bad` in the place of one of them.
@@ -130,4 +140,55 @@ pub(crate) fn checked(machine: &dyn Machine, checks: &mut Checks) -> Story {
     }
     checks.same("nothing is left over", bench.close()?.as_str(), "nothing");
     Ok(())
+}
+
+/// As above with commands that the guest was told it may send and that the kernel refuses: it is the sink that has to find
+/// them, behind the kernel's back and in spite of its count.
+pub(crate) fn unchecked(machine: &dyn Machine, checks: &mut Checks) -> Story {
+    let bench = nested(machine)?;
+    for size in SIZES {
+        for place in PLACES.into_iter().filter(|place| *place < size) {
+            let (sent, stale) = refused_below(&bench, size, place)?;
+            let name =
+                format!("{size} commands, the kernel refuses that at {place}: the guest is told, nothing is stale");
+            checks.same(name, (sent, stale), ((Sent::Stopped { at: size, error: CERROR_ILL }, Sent::Taken), vec![]));
+        }
+    }
+    checks.same("nothing is left over", bench.close()?.as_str(), "nothing");
+    Ok(())
+}
+
+/// A sink that believes the kernel's count loses the commands of the block before the bad one. The probes must see that.
+pub(crate) fn believed(machine: &dyn Machine, checks: &mut Checks) -> Story {
+    let bench = nested(machine)?;
+    for place in PLACES {
+        let (_, stale) = refused_below(&bench, 4096, place)?;
+        let block = place - place % 63;
+        let lost: Vec<_> = probed(4096, Some(place)).into_iter().filter(|at| (block..place).contains(at)).collect();
+        checks.same(
+            format_args!("believing entry_num, refused at {place}: {} of the probes are stale", lost.len()),
+            stale,
+            lost,
+        );
+    }
+    bench.guest.finish(&[TLBI_NH_ALL])?;
+    checks.same("nothing is left over", bench.close()?.as_str(), "nothing");
+    Ok(())
+}
+
+/// Sends a batch with a command that only the kernel refuses, and a SYNC; goes on behind the error. What the guest saw, and
+/// what is stale then.
+fn refused_below(bench: &Bench, size: u32, place: u32) -> Story<((Sent, Sent), Vec<u32>)> {
+    let stale = Stale::new(bench, size, Some(place))?;
+    let first = bench.guest.producer();
+    let commands = [batch(size, Some((place, cfgi_cd_substream(STREAMS[0], 5)))), vec![SYNC]].concat();
+    let stopped = bench.guest.send(&commands)?;
+    let went_on = match stopped {
+        Sent::Stopped { at, .. } => bench.guest.repair(first, at, SYNC)?,
+        Sent::Taken => Sent::Taken,
+    };
+    let mut still = stale.still(bench)?;
+    // In the bad command's place there was no invalidation of its page.
+    still.retain(|at| *at != place);
+    Ok(((stopped, went_on), still))
 }

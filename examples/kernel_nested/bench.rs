@@ -1,7 +1,7 @@
 //! A guest with two devices on a machine, and what their DMA reaches.
 
 use crate::guest::Guest;
-use crate::tables::{Access, Descriptor, Memory, PAGE, RAM, RAM_BYTES, Tables, translate};
+use crate::tables::{Access, Descriptor, Memory, PAGE, RAM, RAM_BYTES, TAIL, TAIL_BYTES, Tables, translate};
 use std::sync::Arc;
 use viommu::blocking::{Device, EventQueue, Host, Ioas, NestParent, Vdevice, Viommu};
 use viommu::objects::ViommuConfig;
@@ -40,6 +40,8 @@ pub(crate) trait Engine {
     fn start(&self, bus: u64, bytes: u32, direction: Direction) -> Story;
     /// Waits for its end, whatever that is: a device does not learn what its IOMMU did.
     fn finish(&self) -> Story;
+    /// Makes it send its MSI.
+    fn interrupt(&self) -> Story;
 }
 
 /// A machine with an IOMMU and devices behind it.
@@ -48,8 +50,8 @@ pub(crate) trait Machine {
     fn host(&self) -> Story<Host>;
     /// What guests are shown.
     fn registers(&self) -> Story<Vec<Register>>;
-    /// Puts the guest's RAM into its IOAS.
-    fn map(&self, ioas: &Ioas, memory: &GuestMemoryMmap) -> Story;
+    /// Puts a part of the guest's RAM into its IOAS.
+    fn map(&self, ioas: &Ioas, memory: &Arc<GuestMemoryMmap>, gpa: u64, bytes: u64) -> Story;
     /// Host's number of a device.
     fn stream(&self, device: usize) -> u32;
     /// The DMA of a device that is bound.
@@ -90,6 +92,12 @@ pub(crate) fn guest_memory() -> Story<Arc<GuestMemoryMmap>> {
     Ok(Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), usize::try_from(RAM_BYTES)?)])?))
 }
 
+/// All of it, in two parts.
+pub(crate) fn map_all(machine: &dyn Machine, ioas: &Ioas, memory: &Arc<GuestMemoryMmap>) -> Story {
+    machine.map(ioas, memory, RAM, TAIL - RAM)?;
+    machine.map(ioas, memory, TAIL, TAIL_BYTES)
+}
+
 /// A guest whose devices go through its tables, by equal entries.
 pub(crate) fn nested(machine: &dyn Machine) -> Story<Bench> {
     let bench = Bench::new(machine)?;
@@ -112,7 +120,7 @@ impl Bench {
         let memory = guest_memory()?;
         let host = machine.host()?;
         let ioas = host.ioas()?;
-        machine.map(&ioas, &memory)?;
+        map_all(machine, &ioas, &memory)?;
         let parent = ioas.nest_parent()?;
         let devices = (0..DEVICES).map(|n| host.device(machine.stream(n))).collect::<Result<Vec<_>, _>>()?;
         let config = ViommuConfig::new(machine.registers()?, memory.clone());
@@ -156,6 +164,13 @@ impl Bench {
         self.clear(MARK_OFFSET)?;
         self.write(device, iova)?;
         self.marked(&PAGES, MARK_OFFSET)
+    }
+
+    /// Whether a write of `device` to `iova` reaches the page at `gpa`.
+    pub(crate) fn reaches(&self, device: usize, iova: u64, gpa: u64) -> Story<bool> {
+        self.guest.memory.store(gpa + MARK_OFFSET, 0)?;
+        self.write(device, iova)?;
+        Ok(self.guest.memory.load(gpa + MARK_OFFSET)? == MARK)
     }
 
     /// The write alone.

@@ -2,7 +2,7 @@
 
 use crate::bench::{ASID, IOVA, Machine, Page, STREAMS, nested};
 use crate::checks::Checks;
-use crate::guest::{TLBI_NH_ALL, cfgi_cd, tlbi_nh_va};
+use crate::guest::{QUIET, TLBI_NH_ALL, cfgi_cd, tlbi_nh_va};
 use crate::tables::{Access, translate};
 use std::time::Duration;
 use viommu_examples::Story;
@@ -52,7 +52,7 @@ pub(crate) fn kinds(machine: &dyn Machine, checks: &mut Checks) -> Story {
     bench.tables.map(memory, HOLE, 0x7f_f000_0000, Access::Write)?;
     guest.finish(&[tlbi_nh_va(ASID, HOLE)])?;
     checks.same("a guest address that the guest has not got is out of reach", bench.lands(0, HOLE)?, None);
-    std::thread::sleep(Duration::from_millis(100));
+    std::thread::sleep(QUIET);
     checks.same("a stage-2 fault is not the guest's", guest.events()?.len(), 0);
 
     bench.descriptor.break_it(memory)?;
@@ -92,6 +92,7 @@ pub(crate) fn overflow(machine: &dyn Machine, checks: &mut Checks) -> Story {
         std::thread::sleep(Duration::from_millis(2));
     }
     checks.same("a full event queue says that records were lost", guest.events_lost()?, true);
+    std::thread::sleep(QUIET);
     let kept = guest.events()?;
     checks.same("it keeps the oldest four", kept.len(), 4);
     checks.same("the first of them is the first fault", told(&kept[0]).1, STREAMS[0]);

@@ -3,7 +3,7 @@
 
 use crate::tables::{Entry, Memory, RAM};
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use viommu::blocking::Viommu;
 use viommu_examples::Story;
 
@@ -32,6 +32,9 @@ const CMDQEN: u64 = 8;
 
 /// How long a guest of ours waits for its IOMMU.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long nothing comes when no more is to come.
+pub(crate) const QUIET: Duration = Duration::from_millis(150);
 
 /// A command, two words.
 pub(crate) type Command = [u64; 2];
@@ -63,6 +66,10 @@ pub(crate) fn cfgi_ste(stream: u32) -> Command {
 pub(crate) const CFGI_ALL: Command = [4, 31];
 pub(crate) fn cfgi_cd(stream: u32) -> Command {
     [5 | u64::from(stream) << 32, 1]
+}
+/// Of one substream.
+pub(crate) fn cfgi_cd_substream(stream: u32, substream: u32) -> Command {
+    [5 | u64::from(substream) << 12 | u64::from(stream) << 32, 1]
 }
 pub(crate) fn cfgi_cd_all(stream: u32) -> Command {
     [6 | u64::from(stream) << 32, 0]
@@ -218,15 +225,21 @@ impl Guest {
         Ok(records)
     }
 
-    /// Waits for at least one record.
+    /// Waits for at least one record, and then until no more come: hardware may make several of one DMA.
     pub(crate) fn await_events(&self) -> Story<Vec<[u64; 4]>> {
-        let deadline = std::time::Instant::now() + Duration::from_secs(2);
-        loop {
-            let events = self.events()?;
-            if !events.is_empty() || std::time::Instant::now() > deadline {
-                return Ok(events);
-            }
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let mut records = self.events()?;
+        while records.is_empty() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
+            records = self.events()?;
+        }
+        loop {
+            std::thread::sleep(QUIET);
+            let more = self.events()?;
+            if more.is_empty() {
+                return Ok(records);
+            }
+            records.extend(more);
         }
     }
 

@@ -5,7 +5,7 @@ use crate::checks::Checks;
 use crate::guest::{
     Command, TLBI_NH_ALL, TLBI_NSNH_ALL, cfgi_cd, cfgi_cd_all, tlbi_nh_asid, tlbi_nh_va, tlbi_nh_va_range, tlbi_nh_vaa,
 };
-use crate::tables::{Access, Tables};
+use crate::tables::{Access, TAIL, TAIL_BYTES, Tables};
 use viommu_examples::Story;
 
 /// Every TLB invalidation that a guest has, each after a change that was seen to be stale.
@@ -68,6 +68,24 @@ pub(crate) fn descriptors(machine: &dyn Machine, checks: &mut Checks) -> Story {
         bench.guest.finish(&[command])?;
         checks.same(format_args!("{name}: then the other tables"), bench.lands(0, IOVA)?, Some(Page::C));
     }
+    checks.same("nothing is left over", bench.close()?.as_str(), "nothing");
+    Ok(())
+}
+
+/// The host takes memory away under a running guest, which is told nothing and does nothing.
+pub(crate) fn host_unmaps(machine: &dyn Machine, checks: &mut Checks) -> Story {
+    let bench = nested(machine)?;
+    let beside = IOVA + 0x1000;
+    bench.map(beside, Page::A)?;
+    bench.tables.map(&bench.guest.memory, IOVA, TAIL, Access::Write)?;
+    bench.guest.finish(&[tlbi_nh_va(ASID, IOVA)])?;
+    checks.same("the page is reached", bench.reaches(0, IOVA, TAIL)?, true);
+    checks.same("the host unmaps all of it", bench.ioas.unmap(TAIL, TAIL_BYTES)?, TAIL_BYTES);
+    checks.same("the device is cut off, with no invalidation of the guest's", bench.reaches(0, IOVA, TAIL)?, false);
+    checks.same("the rest of the guest's memory is reached", bench.reaches(1, beside, bench.page(Page::A))?, true);
+    checks.same("the guest hears nothing of it", bench.guest.events()?.len(), 0);
+    machine.map(&bench.ioas, bench.guest.memory.shared(), TAIL, TAIL_BYTES)?;
+    checks.same("mapped again, it is reached again", bench.reaches(0, IOVA, TAIL)?, true);
     checks.same("nothing is left over", bench.close()?.as_str(), "nothing");
     Ok(())
 }

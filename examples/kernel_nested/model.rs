@@ -2,7 +2,7 @@
 //! them works before a kernel sees it.
 
 use crate::bench::{DEVICES, Direction, Engine, Machine};
-use crate::tables::{PAGE, RAM, RAM_BYTES};
+use crate::tables::{PAGE, RAM};
 use std::cell::RefCell;
 use std::sync::Arc;
 use viommu::backend::direct::{Direct, DirectOptions, ModelHardware, ModelMode, PhysicalMemory};
@@ -51,11 +51,14 @@ impl Machine for Model {
         Ok(self.parts()?.backend.guest_registers().to_vec())
     }
 
-    fn map(&self, ioas: &Ioas, memory: &GuestMemoryMmap) -> Story {
-        let region = memory.find_region(GuestAddress(RAM)).ok_or("no RAM")?;
-        self.parts()?.memory.add_region(HOST_RAM, region.get_mmap())?;
-        let backing = Backing::Physical(HOST_RAM);
-        Ok(ioas.map(Mapping { iova: RAM, length: RAM_BYTES, backing, writable: true })?)
+    fn map(&self, ioas: &Ioas, memory: &Arc<GuestMemoryMmap>, gpa: u64, bytes: u64) -> Story {
+        let physical = self.parts()?.memory;
+        if gpa == RAM {
+            let region = memory.find_region(GuestAddress(RAM)).ok_or("no RAM")?;
+            physical.add_region(HOST_RAM, region.get_mmap())?;
+        }
+        let backing = Backing::Physical(HOST_RAM + gpa - RAM);
+        Ok(ioas.map(Mapping { iova: gpa, length: bytes, backing, writable: true })?)
     }
 
     fn stream(&self, device: usize) -> u32 {
@@ -99,5 +102,9 @@ impl Engine for ModelEngine {
     fn finish(&self) -> Story {
         self.parts.backend.pump_events();
         Ok(())
+    }
+
+    fn interrupt(&self) -> Story {
+        Err("this machine has no interrupt controller".into())
     }
 }

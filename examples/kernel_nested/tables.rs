@@ -8,6 +8,9 @@ use viommu::vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 /// Guest RAM: first address and bytes.
 pub(crate) const RAM: u64 = 0x4000_0000;
 pub(crate) const RAM_BYTES: u64 = 8 << 20;
+/// Where the last part of it begins: mapped by itself, and used for nothing that the guest needs.
+pub(crate) const TAIL: u64 = RAM + 6 * (1 << 20);
+pub(crate) const TAIL_BYTES: u64 = RAM + RAM_BYTES - TAIL;
 /// Bytes of a page.
 pub(crate) const PAGE: u64 = 4096;
 /// Pages below this are the guest's queues and stream table.
@@ -46,10 +49,14 @@ impl Memory {
         Self { memory, next: Cell::new(FIRST_FREE) }
     }
 
+    pub(crate) fn shared(&self) -> &Arc<GuestMemoryMmap> {
+        &self.memory
+    }
+
     /// A page that nobody else has, zero.
     pub(crate) fn page(&self) -> u64 {
         let page = self.next.get();
-        assert!(page < RAM + RAM_BYTES, "the guest has no page left");
+        assert!(page < TAIL, "the guest has no page left");
         self.next.set(page + PAGE);
         page
     }

@@ -1,6 +1,6 @@
 //! A VMM may end at any point of its making a VM. Whatever there was by then must be gone.
 
-use crate::bench::{DEVICES, IOVA, Machine, STREAMS, guest_memory};
+use crate::bench::{DEVICES, IOVA, Machine, STREAMS, guest_memory, map_all};
 use crate::checks::Checks;
 use crate::guest::Guest;
 use crate::tables::{Access, Descriptor, Memory, Tables, translate};
@@ -62,7 +62,7 @@ fn build(machine: &dyn Machine, last: usize) -> Story<(Host, Handles)> {
         let ioas = host.ioas()?;
         handles.push(Box::new(ioas.clone()));
         if last >= 2 {
-            machine.map(&ioas, &memory)?;
+            map_all(machine, &ioas, &memory)?;
         }
         if last >= 3 {
             let parent = ioas.nest_parent()?;

@@ -171,3 +171,9 @@ pub const VFIO_DEVICE_BIND_FLAG_TOKEN: u32 = 1;
 pub const VFIO_DEVICE_ATTACH_PASID: u32 = 1;
 /// One PASID.
 pub const VFIO_DEVICE_DETACH_PASID: u32 = 1;
+/// Nothing follows.
+pub const VFIO_IRQ_SET_DATA_NONE: u32 = 1;
+/// Eventfds follow.
+pub const VFIO_IRQ_SET_DATA_EVENTFD: u32 = 1 << 2;
+/// What is to happen when the interrupt is raised.
+pub const VFIO_IRQ_SET_ACTION_TRIGGER: u32 = 1 << 5;

@@ -453,3 +453,37 @@ pub struct VfioDeviceDetach {
     /// With the flag.
     pub pasid: u32,
 }
+
+/// VFIO_DEVICE_GET_REGION_INFO (0x3b6c): where a region of a device is in its file.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct VfioRegionInfo {
+    /// Bytes of this struct.
+    pub argsz: u32,
+    /// What can be done with it.
+    pub flags: u32,
+    /// The region.
+    pub index: u32,
+    /// Where its capabilities begin, if they fit.
+    pub cap_offset: u32,
+    /// Bytes of the region.
+    pub size: u64,
+    /// Where in the file it begins.
+    pub offset: u64,
+}
+
+/// VFIO_DEVICE_SET_IRQS (0x3b6e): who is told of interrupts. `count` eventfds (`i32`) may follow.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct VfioIrqSet {
+    /// Bytes of this struct and of what follows it.
+    pub argsz: u32,
+    /// [`flags::VFIO_IRQ_SET_DATA_EVENTFD`] and its kind.
+    pub flags: u32,
+    /// Kind of interrupt.
+    pub index: u32,
+    /// The first of that kind.
+    pub start: u32,
+    /// How many.
+    pub count: u32,
+}

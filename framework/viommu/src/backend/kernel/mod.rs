@@ -25,6 +25,7 @@ mod objects;
 mod options;
 mod page;
 mod pointers;
+mod registers;
 pub mod replay;
 mod saved;
 mod sink;

@@ -208,7 +208,13 @@ impl DeviceCalls for RawDevice {
     fn ioctl(&self, code: u32, argument: &mut [u8], lent: &mut [Lent<'_>]) -> Result<i32, Errno> {
         use crate::uapi::flags as f;
         // Those whose arguments this crate knows; others lead to memory in ways of their own.
-        let known = [f::VFIO_DEVICE_BIND_IOMMUFD, f::VFIO_DEVICE_ATTACH_IOMMUFD_PT, f::VFIO_DEVICE_DETACH_IOMMUFD_PT];
+        let known = [
+            f::VFIO_DEVICE_BIND_IOMMUFD,
+            f::VFIO_DEVICE_ATTACH_IOMMUFD_PT,
+            f::VFIO_DEVICE_DETACH_IOMMUFD_PT,
+            f::VFIO_DEVICE_GET_REGION_INFO,
+            f::VFIO_DEVICE_SET_IRQS,
+        ];
         if !known.contains(&code) {
             return Err(Errno::NOTTY);
         }
