@@ -28,6 +28,8 @@ const ROOM: usize = 4096;
 const TURN: usize = 16;
 /// Sequence numbers go up to this, and begin again.
 const SEQUENCE_MASK: u32 = i32::MAX as u32;
+/// When waiting failed, how long until it is tried again.
+const AGAIN: Duration = Duration::from_millis(10);
 /// How long the thread waits when nobody wakes it.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -154,7 +156,7 @@ impl Shared {
                 Ok(ready) => ready.into_iter().for_each(|fd| self.drain(fd)),
                 Err(error) => {
                     tracing::error!(%error, "event queues cannot be waited for");
-                    std::thread::yield_now();
+                    std::thread::park_timeout(AGAIN);
                 }
             }
         }
