@@ -14,6 +14,8 @@
 
 mod counters;
 mod doorbell;
+mod entries;
+mod frame;
 mod guest_queue;
 mod id_map;
 mod interrupts;
@@ -37,9 +39,10 @@ pub use shard::{Lane, Shard, ShardMode, ShardParts, mark_vcpu_thread};
 use crate::Cause;
 use crate::backend::{GuestPage, Numbers, Objects, Owner, SinkError};
 use crate::metrics::GuestMetrics;
-use crate::save::GuestEntry;
 use crate::seams::lock;
 use doorbell::{Doorbell, Turn};
+use entries::GuestView;
+use frame::OwnPage;
 use guest_queue::Fetch;
 use primitives::Os;
 use settle::Settle;
@@ -48,7 +51,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use turn::DOORBELL;
-use viommu_plugin::{Actions, Configuration, EntryKey, GuestFault, HwQueueRequest, KeyKind, Lookup, Mode};
+use viommu_plugin::{Configuration, GuestFault, HwQueueRequest};
 use viommu_plugin_host::{Codec, Frontend, PluginInfo};
 use vm_memory::GuestMemoryMmap;
 
@@ -169,64 +172,6 @@ impl Pipeline {
         })
     }
 
-    /// A guest read of the register frame.
-    ///
-    /// # Errors
-    /// If there is no frontend, or the plugin failed.
-    pub fn mmio_read(&self, offset: u64, size: u32) -> Result<u64, Cause> {
-        if let Some((page, at)) = self.page.as_ref().and_then(|page| page.contains(offset)) {
-            return Ok(page.read(at, size));
-        }
-        Ok(self.registers()?.read(offset, size)?)
-    }
-
-    /// A guest write of the register frame; a doorbell takes the commands as far as this thread can. A write that
-    /// turns translation on or off returns when every device does what the guest now says.
-    ///
-    /// # Errors
-    /// If there is no frontend, the plugin failed, or the devices were not switched in time.
-    pub fn mmio_write(self: &Arc<Self>, offset: u64, size: u32, value: u64) -> Result<(), Cause> {
-        if let Some((page, at)) = self.page.as_ref().and_then(|page| page.contains(offset)) {
-            page.write(at, size, value);
-            return Ok(());
-        }
-        let mut turn = self.queue.try_enter();
-        let asked = {
-            let mut registers = self.registers()?;
-            let asked = registers.write(offset, size, value).map(|effects| self.store(effects));
-            // One lock for the doorbell and for where the queue is now, if it is this thread's turn to look.
-            if let (Some(fetch), Ok(asked)) = (&mut turn, &asked)
-                && asked.actions.any(Actions::KICK)
-            {
-                fetch.seen = registers.queue_into(&mut fetch.queue).is_ok();
-            }
-            asked
-        };
-        let asked = asked.inspect_err(|_| self.give_up(GuestFault::HOST_ERROR))?;
-        let actions = asked.actions;
-        self.signal(Ok(asked));
-        if actions.any(Actions::RECONFIGURE) {
-            // The control plane may need the queue to answer.
-            self.leave(turn.take());
-            self.request_and_wait(ConfigRequest::Mode)?;
-        }
-        if actions.any(Actions::HW_QUEUES) {
-            self.leave(turn.take());
-            self.request_and_wait(ConfigRequest::HwQueues)?;
-        }
-        match turn {
-            Some(mut fetch) => {
-                if actions.any(Actions::KICK) && self.run(&mut fetch, DOORBELL, true) {
-                    self.queue_rekick();
-                }
-                self.leave(Some(fetch));
-            }
-            None if actions.any(Actions::KICK) => self.kick(),
-            None => {}
-        }
-        Ok(())
-    }
-
     /// The queues that the guest's registers ask hardware to use itself.
     ///
     /// # Errors
@@ -236,24 +181,6 @@ impl Pipeline {
             Some(registers) => Ok(lock(registers).hw_queues()?),
             None => Ok(Vec::new()),
         }
-    }
-
-    /// Machine reset: registers and queue indexes as after power-on, every device as the reset mode says.
-    ///
-    /// # Errors
-    /// As [`Pipeline::mmio_write`].
-    pub fn reset(self: &Arc<Self>) -> Result<(), Cause> {
-        {
-            let mut fetch = self.queue();
-            if let Some(registers) = &self.registers {
-                lock(registers).reset()?;
-            }
-            self.settle.resume();
-            // What is on the ring without a SYNC stays the reset's affair: the control plane flushes the tag.
-            fetch.before = viommu_plugin::Classes::NONE;
-            fetch.seen = false;
-        }
-        self.request_and_wait(ConfigRequest::Reset)
     }
 
     /// Waits until the queue is idle or stopped and no configuration change is outstanding; `false` if `limit` ran out.
@@ -284,56 +211,6 @@ impl Pipeline {
         self.sync_outstanding(&mut fetch)
     }
 
-    /// What `virt_id`'s DMA should do now: the guest's mode, and if that is "translate" its table entry.
-    ///
-    /// # Errors
-    /// If the plugin failed.
-    pub fn desired_entry(&self, virt_id: u32) -> Result<GuestEntry, Cause> {
-        let mut entry = vec![0; self.plugin.entry_words];
-        let found = {
-            let registers = self.registers()?;
-            match registers.mode()? {
-                Mode::TRANSLATE => registers.entry(&GuestView(&self.memory), virt_id, &mut entry)?,
-                Mode::BYPASS => return Ok(GuestEntry::Bypass),
-                _ => return Ok(GuestEntry::Abort),
-            }
-        };
-        Ok(if found == Lookup::FOUND { GuestEntry::Words(entry.into()) } else { GuestEntry::Abort })
-    }
-
-    /// What an entry asks for, in canonical form.
-    ///
-    /// # Errors
-    /// As [`Pipeline::entry_key`].
-    pub fn key_of(&self, entry: &GuestEntry) -> Result<EntryKey, Cause> {
-        match entry {
-            GuestEntry::Abort => Ok(EntryKey::default()),
-            GuestEntry::Bypass => Ok(EntryKey { kind: KeyKind::BYPASS, ..EntryKey::default() }),
-            GuestEntry::Words(words) => self.entry_key(words),
-        }
-    }
-
-    /// What a guest table entry asks for.
-    ///
-    /// # Errors
-    /// If it has the wrong number of words, or the plugin failed.
-    pub fn entry_key(&self, words: &[u64]) -> Result<EntryKey, Cause> {
-        let expected = self.plugin.entry_words;
-        if words.len() != expected {
-            return Err(Cause::Invalid(format!("a table entry has {expected} words, not {}", words.len())));
-        }
-        Ok(self.codec.entry_key(words)?)
-    }
-
-    /// Guest physical pages (4 KiB), ascending, in which a write of the guest may make table entries of `virt_ids` valid
-    /// without a command that says so; `most` at most.
-    ///
-    /// # Errors
-    /// If there is no frontend, or the plugin failed.
-    pub fn watched_pages(&self, virt_ids: &[u32], most: usize) -> Result<Vec<u64>, Cause> {
-        Ok(self.registers()?.watched(&GuestView(&self.memory), virt_ids, most)?)
-    }
-
     /// Answers [`ConfigRequest::Entries`]: the command that asked is complete (or failed), and the queue goes on, on the
     /// shard's thread.
     pub fn configuration_done(self: &Arc<Self>, result: Result<(), GuestFault>) {
@@ -356,25 +233,6 @@ impl Pipeline {
     /// Answers [`ConfigRequest::Mode`] and [`ConfigRequest::Reset`].
     pub fn mode_done(&self) {
         self.settle.answered();
-    }
-
-    /// Puts an event record of `virt_id`'s device into the guest's event queue. Without a frontend that queue is the VMM's.
-    pub fn deliver_event(&self, virt_id: u32, record: &[u64]) {
-        GuestCounters::add(&self.counters.events, 1);
-        self.metrics.events.increment(1);
-        let Ok(mut registers) = self.registers() else { return self.interrupts.event(virt_id, record) };
-        let asked = registers.event(virt_id, record).map(|effects| self.store(effects));
-        drop(registers);
-        self.signal(asked);
-    }
-
-    /// Shows the guest that events were lost.
-    pub fn event_lost(&self) {
-        self.metrics.events_lost.increment(1);
-        let Ok(mut registers) = self.registers() else { return self.interrupts.event_lost() };
-        let asked = registers.event_lost().map(|effects| self.store(effects));
-        drop(registers);
-        self.signal(asked);
     }
 
     /// Stops this guest's queue for good.
@@ -436,35 +294,5 @@ impl Pipeline {
         if self.settle.quarantine() {
             (self.on_configuration)(ConfigRequest::Quarantine(why));
         }
-    }
-}
-
-/// Registers of the hardware in the guest's frame, for a VMM that has not mapped them into the guest.
-struct OwnPage {
-    page: Arc<dyn GuestPage>,
-    first: u64,
-    length: u64,
-}
-
-impl OwnPage {
-    fn new(page: Arc<dyn GuestPage>) -> Self {
-        let place = page.place();
-        Self { page, first: place.guest_offset, length: place.length }
-    }
-
-    /// The page, and where in it an access goes; `None` if it goes elsewhere.
-    fn contains(&self, offset: u64) -> Option<(&dyn GuestPage, u64)> {
-        let at = offset.checked_sub(self.first).filter(|at| *at < self.length)?;
-        Some((&*self.page, at))
-    }
-}
-
-/// The guest's memory as a frontend reads it.
-struct GuestView<'a>(&'a GuestMemoryMmap);
-
-impl viommu_plugin::GuestMemory for GuestView<'_> {
-    fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), viommu_plugin::Unreadable> {
-        use vm_memory::{Bytes, GuestAddress};
-        self.0.read_slice(bytes, GuestAddress(gpa)).map_err(|_| viommu_plugin::Unreadable)
     }
 }
