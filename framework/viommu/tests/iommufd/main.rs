@@ -4,8 +4,10 @@
 
 mod arm_plugin;
 mod arm_smmuv3;
+mod bindings;
 mod caller;
 mod cdev;
+mod constants;
 mod fail_nth;
 mod framing;
 mod hostile;
