@@ -52,8 +52,9 @@ pub fn physical_ste(key: &EntryKey, stage2: &Stage2, host: HostSte) -> Ste {
             let guest1 = SteWord1::from_bits(key.words[1] & crate::codec::GUEST_WORD1);
             let ats = host.ats && guest1.eats() == 1;
             ste[0] = guest0.with_v(true).with_config(Config::NESTED.0).into_bits();
-            ste[1] = (word1.into_bits() | guest1.with_eats(ats.into()).into_bits())
-                | SteWord1::new().with_mev(true).with_s1_stalld(host.stalls).into_bits();
+            // S1STALLD where there are no stalls is illegal to some SMMUs: the guest's wish does not get there.
+            let guest1 = guest1.with_eats(ats.into()).with_s1_stalld(host.stalls);
+            ste[1] = word1.into_bits() | guest1.into_bits() | SteWord1::new().with_mev(true).into_bits();
         }
         _ => return ABORT,
     }

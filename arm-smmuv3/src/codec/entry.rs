@@ -32,6 +32,10 @@ pub(super) fn key(features: &Features, ste: &[u64]) -> EntryKey {
     if config != Config::S1_TRANSLATE || !substreams_legal(features, w0, w1) {
         return BAD_STE;
     }
+    // There are no stalls to disable (§5.2 STE.S1STALLD).
+    if w1.s1_stalld() && features.idr0.stall_model() != 0 {
+        return BAD_STE;
+    }
     let mut allowed1 = GUEST_WORD1;
     if features.idr0.ats() {
         // 2 is split-stage ATS, which needs a stage 2 of the guest's own; 3 is reserved.

@@ -68,7 +68,13 @@ impl Ste {
         if config.stage1() {
             let two_level = word0.s1_cd_max() > 0 && word0.s1_fmt() != 0;
             let format_is_legal = !two_level || idr0.cd2l() && word0.s1_fmt() < 3;
-            if !format_is_legal || word0.s1_cd_max() > identity.idr1().ssidsize() || word1.strw() != 0 {
+            // Nothing to disable (§5.2 STE.S1STALLD).
+            let stalls_are_legal = !word1.s1_stalld() || idr0.stall_model() == 0;
+            if !format_is_legal
+                || !stalls_are_legal
+                || word0.s1_cd_max() > identity.idr1().ssidsize()
+                || word1.strw() != 0
+            {
                 return None;
             }
         }
@@ -110,7 +116,9 @@ impl Ste {
         let idr0 = identity.idr0();
         // Big-endian tables are not modelled: TTENDIAN says little-endian.
         let legal = word0.v() && word0.aa64() && !word0.endi() && !(word0.s() && idr0.stall_model() == 1);
-        if !legal || idr0.term_model() && !word0.a() {
+        // Flags that the hardware would update, of kinds that it cannot (§5.4 CD.HA, CD.HD).
+        let updates = word0.ha() && idr0.httu() == 0 || word0.hd() && idr0.httu() < 2;
+        if !legal || updates || idr0.term_model() && !word0.a() {
             return None;
         }
         let low = match word0.epd0() {
@@ -187,5 +195,5 @@ fn stage2(word2: SteWord2, word3: SteWord3, identity: &Identity) -> Option<Stage
         return None;
     }
     let table = Table { base: word3.table(), input_bits, granule, level, output_bits };
-    Some(Stage2 { table, affd: word2.s2_affd(), records: word2.s2_r() })
+    Some(Stage2 { table, ias: identity.intermediate_bits(), affd: word2.s2_affd(), records: word2.s2_r() })
 }

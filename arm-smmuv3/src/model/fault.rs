@@ -27,6 +27,11 @@ impl Fault {
         Self { address, ..Self::configuration(event) }
     }
 
+    /// Stage 1 is bypassed, and the address is larger than what is behind it takes (§3.4): stage 1's fault all the same.
+    pub(crate) fn beyond_size() -> Self {
+        Self { stage: 1, ..Self::configuration(EventId::F_ADDR_SIZE) }
+    }
+
     /// Whether it is one of the four translation faults, F_TRANSLATION to F_PERMISSION.
     fn of_translation(&self) -> bool {
         (EventId::F_TRANSLATION..=EventId::F_PERMISSION).contains(&self.event)
@@ -59,7 +64,8 @@ impl Fault {
             .with_rnw(request.access & 2 == 0)
             .with_s2(self.stage == 2)
             .with_class(self.class.0)
-            .with_ttrnw(self.class != FaultClass::IN);
+            // Tables are only read here (§7.3.16).
+            .with_ttrnw(self.event == EventId::F_PERMISSION && self.class == FaultClass::TTD);
         let address = match self.of_translation() {
             true => self.address & 0x000f_ffff_ffff_f000,
             false => self.address & 0x000f_ffff_ffff_fff8,

@@ -61,6 +61,11 @@ impl Identity {
     pub(crate) fn output_bits(&self) -> u8 {
         address_bits(self.idr5().oas()) as u8
     }
+    /// Intermediate address bits (IAS, §3.4): 40 at least where there are VMSAv8-32 tables.
+    pub(crate) fn intermediate_bits(&self) -> u8 {
+        let lpae = if self.idr0().ttf() & 1 != 0 { 40 } else { 0 };
+        self.output_bits().max(lpae)
+    }
     /// log2 of a granule coded as in CD.TG0 and STE.S2TG, if this SMMU has it.
     pub(crate) fn granule(&self, tg: u8) -> Option<u8> {
         let idr5 = self.idr5();

@@ -112,6 +112,8 @@ impl Stage1 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stage2 {
     pub(crate) table: Table,
+    /// Bits of an address that gets here without a stage 1 (IAS).
+    pub(crate) ias: u8,
     /// AF = 0 is no fault (STE.S2AFFD).
     pub(crate) affd: bool,
     /// Faults are recorded (STE.S2R).
@@ -156,6 +158,10 @@ impl<N: Narrator> Walker<'_, N> {
     pub(crate) fn translate(&mut self, stages: &Stages, input: u64, access: u8) -> Result<(Translation, bool), Fault> {
         let Some(stage1) = &stages.stage1 else {
             let Some(stage2) = &stages.stage2 else { return Err(Fault::configuration(EventId::C_BAD_STE)) };
+            if input & !low_bits(stage2.ias) != 0 {
+                self.narrator.tell(format_args!("S1: bypassed, and {input:#x} has more than {} bits", stage2.ias));
+                return Err(Fault::beyond_size());
+            }
             return self.stage2(stage2, input, access, FaultClass::IN).map(|found| (found, false));
         };
         let (first, global) = self.stage1(stage1, stages.stage2.as_ref(), input, access)?;

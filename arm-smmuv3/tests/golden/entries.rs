@@ -62,19 +62,19 @@ const GOLDEN: &[Golden] = &[
     },
     Golden {
         section: "5.2 STE.Config = stage 1, as Linux writes it: one CD, ATS",
-        bytes: [0x0b, 0, 0x10, 0x5c, 0, 0, 0, 0, 0xf6, 0, 0, 0x18, 0, 0, 0, 0],
+        bytes: [0x0b, 0, 0x10, 0x5c, 0, 0, 0, 0, 0xf6, 0, 0, 0x10, 0, 0, 0, 0],
         apart: |w0, w1| {
             (w0.v(), w0.config(), w0.s1_fmt(), w0.cd_table(), w0.s1_cd_max()) == (true, 5, 0, 0x5c10_0000, 0)
                 && (w1.s1_dss(), w1.s1_cir(), w1.s1_cor(), w1.s1_csh()) == (2, 1, 3, 3)
-                && (w1.s1_stalld(), w1.eats()) == (true, 1)
+                && (w1.s1_stalld(), w1.eats()) == (false, 1)
         },
         build: || {
             let word0 = SteWord0::new().with_v(true).with_config(5).with_s1_context_ptr(0x5c10_0000 >> 6);
             let word1 = SteWord1::new().with_s1_dss(2).with_s1_cir(1).with_s1_cor(3).with_s1_csh(3);
-            [word0.into_bits(), word1.with_s1_stalld(true).with_eats(1).into_bits()]
+            [word0.into_bits(), word1.with_eats(1).into_bits()]
         },
-        key: EntryKey { words: [0x5c10_000b, 0x1800_00f6, 0, 0], ..TRANSLATE },
-        physical: [0x5c10_000f, 0x1800_00f6 | MEV, S2_WORD2, S2_WORD3],
+        key: EntryKey { words: [0x5c10_000b, 0x1000_00f6, 0, 0], ..TRANSLATE },
+        physical: [0x5c10_000f, 0x1000_00f6 | MEV, S2_WORD2, S2_WORD3],
     },
     Golden {
         section: "5.2 STE.Config = stage 1, two-level CD table, and bits that are the host's (MEV, SHCFG)",
@@ -87,6 +87,17 @@ const GOLDEN: &[Golden] = &[
         },
         key: EntryKey { words: [0xa000_0000_5c10_002b, 2, 0, 0], ..TRANSLATE },
         physical: [0xa000_0000_5c10_002f, 2 | MEV, S2_WORD2, S2_WORD3],
+    },
+    Golden {
+        section: "5.2 STE.S1STALLD where STALL_MODEL says that there are no stalls",
+        bytes: [0x0b, 0, 0x10, 0x5c, 0, 0, 0, 0, 0, 0, 0, 0x08, 0, 0, 0, 0],
+        apart: |_, w1| w1.s1_stalld(),
+        build: || {
+            let word0 = SteWord0::new().with_v(true).with_config(5).with_s1_context_ptr(0x5c10_0000 >> 6);
+            [word0.into_bits(), SteWord1::new().with_s1_stalld(true).into_bits()]
+        },
+        key: BAD_STE,
+        physical: PHYSICAL_ABORT,
     },
     Golden {
         section: "5.2 STE.Config = stage 2, which is not the guest's",

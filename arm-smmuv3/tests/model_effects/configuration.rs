@@ -3,7 +3,7 @@
 use crate::machine::*;
 use arm_smmuv3::spec::commands::Opcode;
 use arm_smmuv3::spec::registers::offset;
-use arm_smmuv3::spec::ste::{Config, SteWord0};
+use arm_smmuv3::spec::ste::{Config, SteWord0, SteWord1};
 use viommu_plugin::{Request, Status};
 
 const CD: u64 = 0x50_0000;
@@ -232,4 +232,45 @@ fn disabled_traffic_follows_gbpa() {
     assert_eq!(m.read(offset::GBPA), 1 << 20);
     assert_eq!(m.ask(7, IOVA).status, Status::ABORT);
     assert!(m.explain(7, IOVA).contains("GBPA.ABORT"));
+}
+
+/// §3.4: too many bits in an address in which stage 1 has no part.
+#[test]
+fn an_address_beyond_what_exists_is_stage_1s_fault_even_without_stage_1() {
+    const BEYOND: u64 = 1 << 48;
+    let mut m = Machine::new();
+    let mut tables = m.tables(12, 1, 40);
+    tables.map(&m.memory, IOVA, 0x1_0000, 3, S2_RW);
+    m.ste_stage2(1, 5, &tables, None);
+    let answer = m.access(1, BEYOND | IOVA, 1);
+    assert_eq!((answer.status, answer.stage, answer.fault), (Status::FAULT, 1, 0x11), "F_ADDR_SIZE of stage 1");
+    let record = m.event(0);
+    // RnW, CLASS = IN, S2 = 0.
+    assert_eq!((record[1], record[2]), (1 << 35 | 2 << 40, BEYOND | IOVA));
+    let answer = m.ask(1, 1 << 40);
+    assert_eq!((answer.stage, answer.fault), (2, 0x10), "inside the IAS, outside S2T0SZ: stage 2's F_TRANSLATION");
+}
+
+/// §5.2: S1STALLD is illegal where no stalls can be configured.
+#[test]
+fn stalls_that_do_not_exist_cannot_be_disabled() {
+    let mut m = translating();
+    let stalld = SteWord1::new().with_s1_stalld(true).into();
+    let word0 = SteWord0::new().with_v(true).with_config(Config::S1_TRANSLATE.0).with_s1_context_ptr(CD >> 6);
+    m.put_ste(1, [word0.into(), stalld, 0, 0]);
+    assert_eq!(m.ask(1, IOVA).fault, 0x04, "C_BAD_STE");
+    m.put_ste(2, [bypass()[0], stalld, 0, 0]);
+    assert_eq!(m.ask(2, IOVA).status, Status::BYPASS, "ignored without stage 1");
+}
+
+/// §5.4: HA and HD are illegal where IDR0.HTTU has no such updates.
+#[test]
+fn flags_that_hardware_cannot_update_make_a_cd_illegal() {
+    for bit in [42, 43] {
+        let mut m = translating();
+        assert_eq!(m.ask(1, IOVA).status, Status::OK);
+        m.memory.put(CD, &[m.memory.get(CD) | 1 << bit]);
+        m.command(cfgi_ste(1));
+        assert_eq!(m.ask(1, IOVA).fault, 0x0a, "C_BAD_CD for bit {bit}");
+    }
 }

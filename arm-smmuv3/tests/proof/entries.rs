@@ -11,7 +11,7 @@ use viommu_plugin_check::proof;
 /// The sets that an STE's legality depends on, by number below 12.
 fn shown(set: u32) -> Shown {
     let ssidsize = [0, 4, 20][(set / 4) as usize];
-    Shown { ats: set & 1 != 0, cd2l: set & 2 != 0, ssidsize, ..Shown::of_commands(0) }
+    Shown { ats: set & 1 != 0, cd2l: set & 2 != 0, stalls: set % 3 == 1, ssidsize, ..Shown::of_commands(0) }
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub(crate) const GUEST1: u64 = 0x3800_00ff;
 pub(crate) fn entries(shown: Shown) -> EntryTable {
     let (v, config, format) = (Field::bit(0), Field::new(1, 3), Field::new(4, 5));
     let (cd_max, dss, eats) = (Field::new(59, 63), Field::new(64, 65), Field::new(64 + 28, 64 + 29));
+    let s1_stalld = Field::bit(64 + 27);
     let key = move |ste: &[u64]| {
         let abort = |event| EntryKey { event, ..EntryKey::default() };
         // C_BAD_STE is event 0x04.
@@ -32,6 +33,10 @@ pub(crate) fn entries(shown: Shown) -> EntryTable {
         if substreams && bad_table || shown.ats && eats.get(ste) > 1 {
             return bad;
         }
+        // Nothing to disable.
+        if s1_stalld.get(ste) == 1 && !shown.stalls {
+            return bad;
+        }
         let guest1 = if shown.ats { GUEST1 } else { GUEST1 & !eats.mask() };
         let words = [ste[0] & GUEST0, ste[1] & guest1, 0, 0];
         EntryKey { kind: KeyKind::TRANSLATE, words, ..EntryKey::default() }
@@ -47,8 +52,8 @@ pub(crate) fn entries(shown: Shown) -> EntryTable {
             // A leftover of everything, as a guest's host kernel would write.
             vec![0x4321_1000 | 0b1111, 0x1208_0000_30f8_00fe, 0x0473_5599_0000_ffff, 0x9876_5430, 1, 2, 3, 4],
         ],
-        restricted: vec![v, config, format, cd_max, dss, eats],
-        allowed: vec![Field::new(0, 51), cd_max, Field::new(64, 71), Field::bit(64 + 27), eats],
+        restricted: vec![v, config, format, cd_max, dss, eats, s1_stalld],
+        allowed: vec![Field::new(0, 51), cd_max, Field::new(64, 71), s1_stalld, eats],
         key: Box::new(key),
     }
 }

@@ -42,6 +42,8 @@ enum Wrong {
     LeavesWords,
     /// EATS of 2 is full ATS.
     SplitStage,
+    /// S1STALLD is ignored where there are no stalls, and kept.
+    KeepsStalld,
     /// A key holds MEV if the entry has bits 300 and 400.
     EntryPair,
 }
@@ -117,7 +119,14 @@ impl Codec for Mutant {
         if self.wrong == Wrong::SplitStage && entry[1] >> 28 & 3 == 2 {
             entry[1] ^= 3 << 28;
         }
+        let stalld = entry[1] & 1 << 27;
+        if self.wrong == Wrong::KeepsStalld {
+            entry[1] ^= stalld;
+        }
         let mut key = self.right.entry_key(&entry);
+        if self.wrong == Wrong::KeepsStalld && key.kind == KeyKind::TRANSLATE {
+            key.words[1] |= stalld;
+        }
         let pair = entry[300 / 64] >> (300 % 64) & entry[400 / 64] >> (400 % 64) & 1;
         if self.wrong == Wrong::EntryPair && key.kind == KeyKind::TRANSLATE {
             key.words[1] |= pair << 19;
@@ -137,7 +146,7 @@ impl Codec for Mutant {
 }
 
 /// With everything but DS, which would make [`Wrong::ReservedValue`] right.
-const SHOWN: Shown = Shown { ats: true, asid16: true, ril: true, ds: false, ssidsize: 20, cd2l: true };
+const SHOWN: Shown = Shown { ats: true, asid16: true, ril: true, ds: false, ssidsize: 20, cd2l: true, stalls: false };
 
 fn mutant(wrong: Wrong) -> Mutant {
     Mutant { right: SHOWN.codec(), wrong }
@@ -177,7 +186,7 @@ fn every_wrong_codec_is_named_by_the_part_it_concerns() {
 
 #[test]
 fn every_wrong_reader_of_entries_is_named() {
-    for wrong in [Wrong::SplitStage, Wrong::EntryPair] {
+    for wrong in [Wrong::SplitStage, Wrong::KeepsStalld, Wrong::EntryPair] {
         let judged = proof::entries(&mutant(wrong), &entries(SHOWN), |_, _| Ok(()));
         assert!(judged.is_err(), "nothing noticed {wrong:?}");
     }

@@ -87,9 +87,9 @@ impl Owned {
             KeyKind::TRANSLATE => {
                 let guest1 = key.words[1] & GUEST1;
                 let eats = bit(ats && guest1 >> 28 & 3 == 1, 28);
-                // V, Config = 7; MEV always; S1STALLD where stalls exist, which nobody here would resume.
+                // V, Config = 7; MEV always; S1STALLD where stalls exist, which nobody here would resume, and there only.
                 let word0 = key.words[0] & GUEST0 & !0xf | 0xf;
-                let word1 = guest1 & !(3 << 28) | eats | host1 | 1 << 19 | bit(stalls, 27);
+                let word1 = guest1 & !(7 << 27) | eats | host1 | 1 << 19 | bit(stalls, 27);
                 [word0, word1, word2, word3, 0, 0, 0, 0]
             }
             KeyKind::BYPASS => [1 | 6 << 1, host1, word2, word3, 0, 0, 0, 0],

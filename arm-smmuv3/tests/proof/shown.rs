@@ -18,6 +18,8 @@ pub(crate) struct Shown {
     pub(crate) ssidsize: u8,
     /// IDR0.CD2L.
     pub(crate) cd2l: bool,
+    /// IDR0.STALL_MODEL = 0: a device may stall. Otherwise it says that none does.
+    pub(crate) stalls: bool,
 }
 
 const IDR0: u64 = 0x00;
@@ -29,7 +31,8 @@ impl Shown {
     /// The sets that a command's legality depends on, all of them, by number below 32.
     pub(crate) fn of_commands(number: u32) -> Self {
         let bit = |at: u32| number >> at & 1 != 0;
-        Self { ats: bit(0), asid16: bit(1), ril: bit(2), ds: bit(3), ssidsize: if bit(4) { 20 } else { 0 }, cd2l: true }
+        let ssidsize = if bit(4) { 20 } else { 0 };
+        Self { ats: bit(0), asid16: bit(1), ril: bit(2), ds: bit(3), ssidsize, cd2l: true, stalls: false }
     }
 
     /// The ID registers that say so.
@@ -37,7 +40,10 @@ impl Shown {
         let bit = |set: bool, at: u32| u64::from(set) << at;
         let register = |offset, value| Register { offset, value };
         [
-            register(IDR0, 0x0d40_000a | bit(self.ats, 10) | bit(self.asid16, 12) | bit(self.cd2l, 19)),
+            register(
+                IDR0,
+                0x0c40_000a | bit(self.ats, 10) | bit(self.asid16, 12) | bit(self.cd2l, 19) | bit(!self.stalls, 24),
+            ),
             register(IDR1, 0x0273_0010 | u64::from(self.ssidsize) << 6),
             register(IDR3, bit(self.ril, 10)),
             register(IDR5, 0x74 | bit(self.ds, 7)),
