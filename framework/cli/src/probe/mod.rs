@@ -35,10 +35,10 @@ const IOMMUS: &str = "/sys/class/iommu";
 #[command(after_long_help = "\
 Without --device, only the commands of the running kernel are probed, each with an argument too short to do anything.
 
-A device named by --device is opened and bound to the iommufd for as long as it is asked, and is asked without being
-attached to anything: no DMA of it is let through or redirected. Binding a device that somebody uses fails, and is
-reported; it does not disturb the user. But while it is bound nobody else can use it, and when it is released vfio-pci
-may reset it. So name only devices that are bound to vfio-pci and idle. What is allocated to find out (IOAS, HWPT,
+A device named by --device is opened and bound to the iommufd for as long as it is asked, and is asked without being \
+attached to anything: no DMA of it is let through or redirected. Binding a device that somebody uses fails, and is \
+reported; it does not disturb the user. But while it is bound nobody else can use it, and when it is released vfio-pci \
+may reset it. So name only devices that are bound to vfio-pci and idle. What is allocated to find out (IOAS, HWPT, \
 vIOMMU, vDEVICE, event queues) is destroyed before the command ends.
 
 Exit status: 0 if a report was made, 2 if there is no /dev/iommu or it may not be opened.")]
