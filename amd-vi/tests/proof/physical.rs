@@ -3,30 +3,8 @@
 use crate::entry_table::NESTED;
 use amd_vi::spec::registers::Efr;
 use amd_vi::tables::{Dte, Geometry, HostTable};
-use viommu_plugin::{EntryKey, Hardware, KeyKind, Refusal, Unreadable};
-
-/// Memory that is never looked at.
-struct Nowhere(u64);
-
-impl Hardware for Nowhere {
-    fn mmio_read(&self, _offset: u64, _size: u32) -> u64 {
-        0
-    }
-    fn mmio_write(&self, _offset: u64, _size: u32, _value: u64) {}
-    fn read(&self, _pa: u64, _bytes: &mut [u8]) -> Result<(), Unreadable> {
-        Err(Unreadable)
-    }
-    fn write(&self, _pa: u64, _bytes: &[u8]) -> Result<(), Unreadable> {
-        Err(Unreadable)
-    }
-    fn alloc(&self, _len: u64, _align: u64) -> Result<u64, Refusal> {
-        Ok(self.0)
-    }
-    fn free(&self, _pa: u64, _len: u64) {}
-    fn issue(&self, _commands: &[u64]) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
+use viommu_plugin::{EntryKey, KeyKind};
+use viommu_plugin_check::bench::Nowhere;
 
 /// What every DTE of one guest must hold.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +22,8 @@ pub(crate) struct Owned {
 impl Owned {
     /// The driver's object for the host's table.
     pub(crate) fn make(self) -> HostTable {
-        HostTable::new(&Nowhere(self.root), Geometry::new(Efr::new().with_hats(self.hats)), 3).expect("there is memory")
+        HostTable::new(&Nowhere { allocates_at: self.root }, Geometry::new(Efr::new().with_hats(self.hats)), 3)
+            .expect("there is memory")
     }
 
     /// Whether a DTE made of `key` holds the host's bits, of the guest's only what it may decide, and lets nothing pass

@@ -2,7 +2,8 @@
 
 use crate::entry_table::{GUEST0, GUEST1};
 use arm_smmuv3::tables::{Geometry, HostSte, Stage2, Ste};
-use viommu_plugin::{EntryKey, Hardware, KeyKind, Refusal, Unreadable};
+use viommu_plugin::{EntryKey, KeyKind};
+use viommu_plugin_check::bench::Nowhere;
 
 /// A stage 2 in numbers.
 #[derive(Debug, Clone, Copy)]
@@ -18,33 +19,11 @@ pub(crate) struct Numbers {
 /// The stage 2 of most tests: 44 bits, so T0SZ is 20 and the walk starts at level 0.
 pub(crate) const STAGE2: Numbers = Numbers { oas: 4, vmid: 0x5a3c, root: 0x7654_3000 };
 
-/// Memory that is never looked at.
-struct Nowhere(u64);
-
-impl Hardware for Nowhere {
-    fn mmio_read(&self, _offset: u64, _size: u32) -> u64 {
-        0
-    }
-    fn mmio_write(&self, _offset: u64, _size: u32, _value: u64) {}
-    fn read(&self, _pa: u64, _bytes: &mut [u8]) -> Result<(), Unreadable> {
-        Err(Unreadable)
-    }
-    fn write(&self, _pa: u64, _bytes: &[u8]) -> Result<(), Unreadable> {
-        Err(Unreadable)
-    }
-    fn alloc(&self, _len: u64, _align: u64) -> Result<u64, Refusal> {
-        Ok(self.0)
-    }
-    fn free(&self, _pa: u64, _len: u64) {}
-    fn issue(&self, _commands: &[u64]) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
-
 impl Numbers {
     /// The driver's object for it.
     pub(crate) fn make(self) -> Stage2 {
-        Stage2::new(&Nowhere(self.root), Geometry::new(self.oas), self.vmid, true).expect("there is memory")
+        Stage2::new(&Nowhere { allocates_at: self.root }, Geometry::new(self.oas), self.vmid, true)
+            .expect("there is memory")
     }
 
     /// Words 2 and 3 of every STE on it: VMID, the shape of the walk (write-back, inner shareable, 4 KiB), AA64, PTW

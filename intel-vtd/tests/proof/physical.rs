@@ -2,7 +2,8 @@
 
 use intel_vtd::spec::registers::Cap;
 use intel_vtd::tables::{Geometry, HostEntry, Physical, SecondStage};
-use viommu_plugin::{EntryKey, Hardware, KeyKind, Refusal, Unreadable};
+use viommu_plugin::{EntryKey, KeyKind, Refusal};
+use viommu_plugin_check::bench::Nowhere;
 
 /// A second stage in numbers: four levels.
 #[derive(Debug, Clone, Copy)]
@@ -14,34 +15,11 @@ pub(crate) struct Numbers {
 /// The second stage of every test.
 pub(crate) const STAGE2: Numbers = Numbers { root: 0x7654_3000 };
 
-/// Memory that is never looked at.
-struct Nowhere(u64);
-
-impl Hardware for Nowhere {
-    fn mmio_read(&self, _offset: u64, _size: u32) -> u64 {
-        0
-    }
-    fn mmio_write(&self, _offset: u64, _size: u32, _value: u64) {}
-    fn read(&self, _pa: u64, _bytes: &mut [u8]) -> Result<(), Unreadable> {
-        Err(Unreadable)
-    }
-    fn write(&self, _pa: u64, _bytes: &[u8]) -> Result<(), Unreadable> {
-        Err(Unreadable)
-    }
-    fn alloc(&self, _len: u64, _align: u64) -> Result<u64, Refusal> {
-        Ok(self.0)
-    }
-    fn free(&self, _pa: u64, _len: u64) {}
-    fn issue(&self, _commands: &[u64]) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
-
 impl Numbers {
     /// The driver's object for it.
     pub(crate) fn make(self) -> SecondStage {
         let geometry = Geometry::new(Cap::from_bits(0b100 << 8 | 47 << 16)).expect("four levels");
-        SecondStage::new(&Nowhere(self.root), geometry, 1).expect("there is memory")
+        SecondStage::new(&Nowhere { allocates_at: self.root }, geometry, 1).expect("there is memory")
     }
 }
 

@@ -1,5 +1,9 @@
 //! A machine for a vendor's own tests of its driver: memory that knows what is allocated, and the vendor's model as its
-//! IOMMU.
+//! IOMMU. And parts for other tests of a vendor's.
+
+mod nowhere;
+
+pub use nowhere::Nowhere;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;

@@ -22,16 +22,23 @@
 //! Pairs suffice for a codec of the usual shape, whose decision on one command is "no bit of a mask chosen by the
 //! opcode, and a condition on a few fields": the mask needs single bits, the condition all values of its fields, and
 //! that the two do not mix needs pairs. That a codec has this shape is for its reader to see.
+//!
+//! [`every_set`] asks for each set of features that a guest may be shown, and [`mistakes_are_noticed`] asks about the
+//! prover: is a codec with one small [`Wrong`] in it noticed by the [`Part`] that this concerns?
 
 mod batch;
 mod entry;
 mod ids;
+mod mutant;
+mod sets;
 mod single;
 mod table;
 
 pub use batch::batches;
 pub use entry::{EntryTable, KeyOf, entries};
 pub use ids::ids;
+pub use mutant::{Ids, Mistake, Part, Wrong, mistakes_are_noticed};
+pub use sets::every_set;
 pub use single::{bits, flips, unknown, values};
 pub use table::{Becomes, CommandTable, Field, Legal, Row};
 

@@ -4,7 +4,7 @@
 
 use mock_plugin::{Mock, lie_in};
 use viommu_plugin::{Classes, EntryKey, KeyKind, Vendor};
-use viommu_plugin_check::proof::{self, Becomes, CommandTable, EntryTable, Field, Row};
+use viommu_plugin_check::proof::{self, Becomes, CommandTable, EntryTable, Field, Part, Row, Wrong};
 
 const SLOT: Field = Field::new(32, 33);
 const STREAM: Field = Field::new(64, 95);
@@ -59,4 +59,22 @@ fn each_lie_of_its_codec_is_found() {
     }
     let codec = Mock::codec(&[lie_in("codec_entry_key").expect("it is a lie")]).unwrap();
     assert!(proof::entries(&codec, &entries(), |_, _| Ok(())).is_err());
+}
+
+#[test]
+fn a_mistake_that_nothing_notices_is_named() {
+    let noticed = |mistakes: &[proof::Mistake]| {
+        proof::mistakes_are_noticed(|| Mock::codec(&[]).unwrap(), &commands(), &entries(), mistakes)
+    };
+    let tag = ("the tag has 4 bits", Wrong::LooksUp(|ids| ids.tag &= 0xf), Part::Ids);
+    let order = ("no order", Wrong::NoOrder, Part::Batches);
+    let entry = (
+        "bypass is taken for abort",
+        Wrong::Reads(|right, entry| right.entry_key(&[entry[0] & !2, entry[1], 0, 0])),
+        Part::Entries,
+    );
+    assert_eq!(noticed(&[tag, order, entry]), Ok(()));
+    let elsewhere = ("an order that is looked for in single commands", Wrong::NoOrder, Part::Bits);
+    let unnoticed = noticed(&[tag, ("nothing", Wrong::Not, Part::Values), elsewhere]).unwrap_err();
+    assert!(unnoticed.ends_with("nothing; an order that is looked for in single commands"), "{unnoticed}");
 }
