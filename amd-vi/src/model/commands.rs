@@ -1,13 +1,14 @@
 //! The command buffer: fetch, execute, stop at an error until software disables and enables it.
 
 use super::Iommu;
-use super::tlb::{NO_PASID, Range};
+use super::tlb::NO_PASID;
 use crate::spec::commands::{
     COMMAND_BYTES, COMMAND_WORDS, CompletionWait, InvalidateDevice, InvalidateIommuPages, InvalidateIotlbPages, Opcode,
     ResetVmmio, span,
 };
 use crate::spec::events::EventCode;
 use crate::spec::registers::Status;
+use viommu_cache::Range;
 
 /// Why a command is not done.
 pub(super) enum Undone {
@@ -111,7 +112,8 @@ impl Iommu {
 
     /// PDE only spares caches of page directories, of which there are none.
     pub(super) fn invalidate_pages(&mut self, command: InvalidateIommuPages) {
-        let range = Range::new(span(command.s(), command.address()));
+        let (first, log2) = span(command.s(), command.address());
+        let range = Range::block(first, log2);
         match command.gn() {
             true => self.tlb.guest_pages(command.domain_id(), command.pasid(), range),
             false => self.tlb.host_pages(command.domain_id(), range),
@@ -128,7 +130,8 @@ impl Iommu {
             return Err(Undone::TimedOut(command.device_id()));
         } else if let Some(atc) = &mut self.atc {
             let pasid = if command.gn() { command.pasid() } else { NO_PASID };
-            atc.invalidate(device, pasid, Range::new(span(command.s(), command.address())));
+            let (first, log2) = span(command.s(), command.address());
+            atc.invalidate(device, pasid, Range::block(first, log2));
         }
         Ok(())
     }

@@ -3,11 +3,11 @@
 use super::fault::{Fault, code};
 use super::identity::Identity;
 use super::registers::Registers;
-use super::tlb::Hint;
 use super::walk::{Guest, Host};
 use crate::spec::dte::{DTE_BYTES, DTE_WORDS, DteWord0, DteWord1, DteWord2, DteWord3, gcr3_table};
 use crate::spec::events::flags;
 use rustc_hash::FxHashMap;
+use viommu_cache::Hint;
 use viommu_plugin::ModelHost;
 
 /// What happens to a device's requests.

@@ -2,11 +2,11 @@
 
 use super::Smmu;
 use super::queue::Queue;
-use super::tlb::Range;
 use crate::spec::commands::{
     AtcInv, COMMAND_BYTES, COMMAND_WORDS, CfgiCd, CfgiSte, CfgiSteRange, Opcode, Signal, Sync, Tlbi,
 };
 use crate::spec::registers::{CmdqCons, CommandError, Gerror};
+use viommu_cache::Range;
 
 /// SSec: the command names a Secure stream. The Non-secure queue refuses it (§4.1.5).
 const SSEC: u64 = 1 << 10;
@@ -131,10 +131,10 @@ impl Smmu {
         match command.tg() {
             tg @ 1..=3 if self.identity.idr3().ril() => {
                 let scale = if self.identity.idr5().ds() { command.scale() } else { command.scale() & 0x1f };
-                let granule = 10 + 2 * u32::from(tg);
-                Range::new(address, u64::from(command.num()) + 1, granule + u32::from(scale))
+                let granule = 10 + 2 * tg;
+                Range::units(address, u64::from(command.num()) + 1, granule + scale)
             }
-            _ => Range::new(address, 1, 0),
+            _ => Range::units(address, 1, 0),
         }
     }
 

@@ -2,11 +2,12 @@
 
 use super::fault::Fault;
 use super::identity::Identity;
-use super::tlb::{Hint, Tag};
+use super::tlb::Tag;
 use super::walk::{FirstStage, SecondStage, Stages};
 use crate::spec::context::{LegacyContext0, LegacyContext1, ScalableContext0, ScalableContext1, TranslationType};
 use crate::spec::fault_reason::FaultReason;
 use crate::spec::pasid::{PasidEntry0, PasidEntry1, PasidEntry2, TABLE_LOG2, TranslationKind};
+use viommu_cache::Hint;
 
 /// What happens to requests of one device and PASID.
 #[derive(Debug, Clone)]

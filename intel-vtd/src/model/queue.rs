@@ -2,7 +2,6 @@
 //! same invalidations by register (§6.5.1).
 
 use super::RemappingUnit;
-use super::tlb::Range;
 use crate::spec::descriptors::{
     ContextCacheInv, DescriptorType, DeviceTlbInv, Granularity, IotlbInv, NARROW_WORDS, PasidCacheGranularity,
     PasidCacheInv, PasidDeviceTlbInv, PasidIotlbGranularity, PasidIotlbInv, WIDE_WORDS, Wait,
@@ -10,6 +9,7 @@ use crate::spec::descriptors::{
 use crate::spec::registers::{
     CompletionStatus, ContextCommand, InvalidateAddress, IotlbCommand, QueueError, QueueErrorInfo, offset,
 };
+use viommu_cache::Range;
 
 /// What an invalidation of context cache or IOTLB names.
 #[derive(Debug, Clone, Copy)]
@@ -154,7 +154,7 @@ impl RemappingUnit {
             Scope::Pages(domain, ..) if !cap.page_selective() => self.tlb.clear_domain(domain),
             Scope::Pages(_, _, mask) if mask > cap.max_address_mask() => return None,
             Scope::Pages(domain, page, mask) => {
-                self.tlb.second_stage_pages(domain, Range::block(page << 12, 12 + u32::from(mask)));
+                self.tlb.second_stage_pages(domain, Range::block(page << 12, 12 + mask));
             }
         }
         Some(())
@@ -165,7 +165,7 @@ impl RemappingUnit {
         match PasidIotlbGranularity(command.granularity()) {
             PasidIotlbGranularity::PASID => self.tlb.clear_pasid(domain, pasid),
             PasidIotlbGranularity::PAGES if mask <= self.identity.cap.max_address_mask() => {
-                self.tlb.pasid_pages(domain, pasid, Range::block(command.address() << 12, 12 + u32::from(mask)));
+                self.tlb.pasid_pages(domain, pasid, Range::block(command.address() << 12, 12 + mask));
             }
             _ => return Err(QueueErrorInfo::RESERVED),
         }

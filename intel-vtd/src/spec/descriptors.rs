@@ -358,8 +358,8 @@ descriptor! {
 ///
 /// `address` is the field, the address without its low 12 bits.
 #[inline]
-pub const fn sized_range_log2(address: u64) -> u32 {
+pub const fn sized_range_log2(address: u64) -> u8 {
     let ones = (address & 0x000f_ffff_ffff_ffff).trailing_ones();
     // ADDR[63] is 0 in what the manual calls the largest range; Linux sets every bit below it.
-    if ones >= 51 { 64 } else { 13 + ones }
+    if ones >= 51 { 64 } else { 13 + ones as u8 }
 }

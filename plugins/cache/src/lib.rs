@@ -1,11 +1,23 @@
-//! A tagged cache of translations of several sizes, bounded, oldest out first: what the TLB and the device caches of a
+//! Tagged caches of translations of several sizes, bounded, oldest out first: what the TLB and the device caches of a
 //! vendor's model are made of. A building block beside the contract: a plugin may use it or bring its own.
+//!
+//! ```text
+//!   TLB:            Spaces ─► owner (VMID, domain) ─► Cache ─► tag (ASID, PASID) ─► size ─► address
+//!   device caches:  Devices ─► stream ──────────────► Cache ─► tag (PASID) ───────► size ─► address
+//! ```
+//!
+//! Which tag an entry has, and which entries a command names, is the vendor's; how they are found and go is here.
 
 #![forbid(unsafe_code)]
 
-use rustc_hash::FxHashMap;
-use std::cell::Cell;
-use std::collections::VecDeque;
+mod cache;
+mod devices;
+mod spaces;
+mod table;
+
+pub use cache::Cache;
+pub use devices::Devices;
+pub use spaces::{Hint, Spaces};
 
 /// A translation as a walk found it, for any input address inside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,220 +46,26 @@ pub fn low_bits(log2: u8) -> u64 {
     1u64.checked_shl(u32::from(log2)).map_or(u64::MAX, |size| size - 1)
 }
 
-#[derive(Clone, Copy)]
-struct Entry {
-    translation: Translation,
-    /// When it was inserted, in insertions of its cache.
-    born: u64,
+/// Addresses that an invalidation names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// The first.
+    pub first: u64,
+    /// The last, inclusive.
+    pub last: u64,
 }
 
-/// The entries of one size, by input address divided by that size.
-struct Class {
-    log2: u8,
-    entries: FxHashMap<u64, Entry>,
-}
-
-impl Class {
-    /// Removes the entries that share a byte with `first..=last` and are `doomed`; how many.
-    fn remove(&mut self, first: u64, last: u64, doomed: impl Fn(&Translation) -> bool) -> usize {
-        let (low, high) = (first >> self.log2, last >> self.log2);
-        let before = self.entries.len();
-        if high - low < before as u64 {
-            for index in low..=high {
-                if self.entries.get(&index).is_some_and(|entry| doomed(&entry.translation)) {
-                    self.entries.remove(&index);
-                }
-            }
-        } else {
-            self.entries.retain(|&index, entry| index < low || index > high || !doomed(&entry.translation));
-        }
-        before - self.entries.len()
+impl Range {
+    /// The naturally aligned block of 2^`log2` bytes (64 or more: everything) that holds `address`.
+    pub fn block(address: u64, log2: u8) -> Self {
+        let offset = low_bits(log2);
+        Self { first: address & !offset, last: address | offset }
     }
-}
-
-/// The entries of one tag, one [`Class`] a size.
-#[derive(Default)]
-struct Table {
-    classes: Vec<Class>,
-    /// Bit n: there may be entries cut from a leaf of 2^n bytes.
-    cut: u64,
-}
-
-impl Table {
-    #[inline]
-    fn find(&self, input: u64) -> Option<&Translation> {
-        self.classes.iter().find_map(|class| class.entries.get(&(input >> class.log2))).map(|entry| &entry.translation)
-    }
-
-    fn insert(&mut self, input: u64, entry: Entry) -> bool {
-        let Translation { log2, leaf_log2, .. } = entry.translation;
-        if leaf_log2 > log2 {
-            self.cut |= 1 << leaf_log2;
-        }
-        let class = match self.classes.iter().position(|class| class.log2 == log2) {
-            Some(found) => &mut self.classes[found],
-            None => {
-                let place = self.classes.partition_point(|class| class.log2 < log2);
-                self.classes.insert(place, Class { log2, entries: FxHashMap::default() });
-                &mut self.classes[place]
-            }
-        };
-        class.entries.insert(input >> log2, entry).is_none()
-    }
-
-    /// An invalidation that touches any byte of a leaf removes every entry cut from that leaf, so entries smaller
-    /// than their leaf are looked for in the range widened to that leaf's size.
-    fn remove(&mut self, first: u64, last: u64) -> usize {
-        let mut removed = self.classes.iter_mut().map(|class| class.remove(first, last, |_| true)).sum();
-        for leaf_log2 in (0..u64::BITS as u8).filter(|log2| self.cut >> log2 & 1 != 0) {
-            let offset = low_bits(leaf_log2);
-            for class in self.classes.iter_mut().filter(|class| class.log2 < leaf_log2) {
-                removed += class.remove(first & !offset, last | offset, |entry| entry.leaf_log2 == leaf_log2);
-            }
-        }
-        removed
-    }
-
-    fn len(&self) -> usize {
-        self.classes.iter().map(|class| class.entries.len()).sum()
-    }
-}
-
-/// Where an entry was put, to find the oldest.
-struct Place {
-    born: u64,
-    tag: u32,
-    log2: u8,
-    index: u64,
-}
-
-/// A table's place in its cache.
-#[derive(Default)]
-struct Slot {
-    /// `None`: free.
-    tag: Option<u32>,
-    table: Table,
-}
-
-/// Translations of any number of tags under one bound.
-#[derive(Default)]
-pub struct Cache {
-    slots: Vec<Slot>,
-    /// Where the table of a tag is.
-    places: FxHashMap<u32, usize>,
-    free: Vec<usize>,
-    live: usize,
-    births: u64,
-    /// The oldest entries, in order of birth; gathered only when one has to go, so that a cache which never fills
-    /// never pays. Names entries that may be gone by now.
-    oldest: VecDeque<Place>,
-}
-
-impl Cache {
-    /// Empty tables kept for their memory beside the live ones.
-    const SPARE_TABLES: usize = 64;
-
-    /// The entry of `tag` that covers `input`. `hint` is where the caller's tag was the last time.
-    #[inline]
-    pub fn find(&self, tag: u32, hint: &Cell<usize>, input: u64) -> Option<&Translation> {
-        let slot = match self.slots.get(hint.get()) {
-            Some(slot) if slot.tag == Some(tag) => slot,
-            _ => {
-                hint.set(*self.places.get(&tag)?);
-                self.slots.get(hint.get())?
-            }
-        };
-        slot.table.find(input)
-    }
-
-    /// Remembers `translation` of `input`; whether another entry had to go for it.
-    pub fn insert(&mut self, tag: u32, input: u64, translation: Translation, capacity: usize) -> bool {
-        if self.places.len() > self.live + Self::SPARE_TABLES {
-            self.free_where(|_, table| table.len() == 0);
-        }
-        self.births += 1;
-        let entry = Entry { translation, born: self.births };
-        let place = *self.places.entry(tag).or_insert_with(|| {
-            self.free.pop().unwrap_or_else(|| {
-                self.slots.push(Slot::default());
-                self.slots.len() - 1
-            })
-        });
-        let slot = &mut self.slots[place];
-        slot.tag = Some(tag);
-        self.live += usize::from(slot.table.insert(input, entry));
-        self.live > capacity && self.evict()
-    }
-
-    /// Removes the entries of `tag` that share a byte with `first..=last`.
-    pub fn remove(&mut self, tag: u32, first: u64, last: u64) {
-        if let Some(&place) = self.places.get(&tag) {
-            self.live -= self.slots[place].table.remove(first, last);
-        }
-    }
-
-    /// Removes the entries of every tag that is `doomed` and share a byte with `first..=last`.
-    pub fn remove_where(&mut self, doomed: impl Fn(u32) -> bool, first: u64, last: u64) {
-        for slot in self.slots.iter_mut().filter(|slot| slot.tag.is_some_and(&doomed)) {
-            self.live -= slot.table.remove(first, last);
-        }
-    }
-
-    /// Removes all entries of the tags that are `doomed`.
-    pub fn clear_where(&mut self, doomed: impl Fn(u32) -> bool) {
-        self.free_where(|tag, _| doomed(tag));
-    }
-
-    /// Removes all entries of `tag`.
-    pub fn clear(&mut self, tag: u32) {
-        if let Some(place) = self.places.remove(&tag) {
-            self.live -= self.slots[place].table.len();
-            self.slots[place] = Slot::default();
-            self.free.push(place);
-        }
-    }
-
-    fn free_where(&mut self, doomed: impl Fn(u32, &Table) -> bool) {
-        for (place, slot) in self.slots.iter_mut().enumerate() {
-            if let Some(tag) = slot.tag.filter(|&tag| doomed(tag, &slot.table)) {
-                self.live -= slot.table.len();
-                *slot = Slot::default();
-                self.places.remove(&tag);
-                self.free.push(place);
-            }
-        }
-    }
-
-    fn evict(&mut self) -> bool {
-        loop {
-            let Some(place) = self.oldest.pop_front() else {
-                if self.live == 0 {
-                    return false;
-                }
-                self.gather();
-                continue;
-            };
-            let Some(&slot) = self.places.get(&place.tag) else { continue };
-            let classes = &mut self.slots[slot].table.classes;
-            let Some(class) = classes.iter_mut().find(|class| class.log2 == place.log2) else { continue };
-            if class.entries.get(&place.index).is_some_and(|entry| entry.born == place.born) {
-                class.entries.remove(&place.index);
-                self.live -= 1;
-                return true;
-            }
-        }
-    }
-
-    fn gather(&mut self) {
-        let mut places: Vec<Place> = Vec::with_capacity(self.live);
-        for (&tag, &slot) in &self.places {
-            for class in &self.slots[slot].table.classes {
-                let log2 = class.log2;
-                places.extend(class.entries.iter().map(|(&index, entry)| Place { born: entry.born, tag, log2, index }));
-            }
-        }
-        places.sort_unstable_by_key(|place| place.born);
-        self.oldest = places.into();
+    /// `units` blocks of 2^`log2` bytes from `address`, one byte at least, cut at the end of the address space.
+    pub fn units(address: u64, units: u64, log2: u8) -> Self {
+        let bytes = u128::from(units) << log2;
+        let last = (u128::from(address) + bytes.max(1) - 1).min(u128::from(u64::MAX));
+        Self { first: address, last: last as u64 }
     }
 }
 
@@ -255,64 +73,12 @@ impl Cache {
 mod tests {
     use super::*;
 
-    fn page(input: u64, log2: u8, leaf_log2: u8) -> Translation {
-        Translation { output: input & !low_bits(log2), log2, leaf_log2, permissions: 3 }
-    }
-
-    fn find(cache: &Cache, tag: u32, input: u64) -> Option<&Translation> {
-        cache.find(tag, &Cell::new(usize::MAX), input)
-    }
-
     #[test]
-    fn oldest_goes_first_and_only_when_full() {
-        let mut cache = Cache::default();
-        for n in 0..4u64 {
-            assert!(!cache.insert(0, n << 12, page(n << 12, 12, 12), 4));
-        }
-        cache.remove(0, 0x1000, 0x1fff);
-        assert!(!cache.insert(7, 0x9000, page(0x9000, 12, 12), 4));
-        assert!(cache.insert(7, 0xa000, page(0xa000, 12, 12), 4), "five live entries do not fit in four");
-        let present: Vec<bool> = (0..4u64).map(|n| find(&cache, 0, n << 12).is_some()).collect();
-        assert_eq!(present, [false, false, true, true], "entry 1 was invalidated, entry 0 was the oldest");
-        // A renewed entry counts as young: the next to go is 3, not 2.
-        assert!(!cache.insert(0, 0x2000, page(0x2000, 12, 12), 4));
-        assert!(cache.insert(7, 0xb000, page(0xb000, 12, 12), 4));
-        assert!(find(&cache, 0, 0x2000).is_some() && find(&cache, 0, 0x3000).is_none());
-    }
-
-    #[test]
-    fn an_entry_goes_with_the_leaf_it_was_cut_from() {
-        let mut cache = Cache::default();
-        cache.insert(0, 0x20_0000, page(0x20_0000, 12, 21), 100);
-        cache.insert(0, 0x20_5000, page(0x20_5000, 12, 12), 100);
-        cache.insert(0, 0x40_0000, page(0x40_0000, 12, 21), 100);
-        cache.remove(0, 0x3f_f000, 0x3f_ffff);
-        assert!(find(&cache, 0, 0x20_0000).is_none(), "another page of its 2 MiB leaf was named");
-        assert!(find(&cache, 0, 0x20_5000).is_some(), "a page leaf of its own was not");
-        assert!(find(&cache, 0, 0x40_0000).is_some(), "the neighbouring leaf was not");
-    }
-
-    #[test]
-    fn tables_of_tags_without_entries_do_not_pile_up() {
-        let mut cache = Cache::default();
-        for tag in 0..10_000 {
-            cache.insert(tag, 0, page(0, 12, 12), 100);
-            cache.remove(tag, 0, u64::MAX);
-        }
-        assert!(cache.slots.len() <= Cache::SPARE_TABLES + 2, "{} tables", cache.slots.len());
-        assert_eq!(cache.live, 0);
-    }
-
-    #[test]
-    fn a_hint_never_finds_another_tags_entry() {
-        let mut cache = Cache::default();
-        let hint = Cell::new(0);
-        cache.insert(1, 0, page(0, 12, 12), 100);
-        assert!(cache.find(1, &hint, 0).is_some());
-        cache.clear_where(|tag| tag == 1);
-        cache.insert(2, 0, page(0, 12, 12), 100);
-        assert!(cache.find(1, &hint, 0).is_none(), "the slot is another tag's now");
-        cache.insert(1, 0, page(0, 12, 12), 100);
-        assert!(cache.find(1, &hint, 0).is_some(), "and the tag has another slot");
+    fn ranges_end_with_the_address_space() {
+        assert_eq!(Range::block(0x1234_5678, 12), Range { first: 0x1234_5000, last: 0x1234_5fff });
+        assert_eq!(Range::block(0x1234_5678, 64), Range { first: 0, last: u64::MAX });
+        assert_eq!(Range::units(0x1000, 3, 12), Range { first: 0x1000, last: 0x3fff });
+        assert_eq!(Range::units(0x1000, 0, 12), Range { first: 0x1000, last: 0x1000 });
+        assert_eq!(Range::units(u64::MAX - 1, 32, 60), Range { first: u64::MAX - 1, last: u64::MAX });
     }
 }

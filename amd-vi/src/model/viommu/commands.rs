@@ -2,7 +2,6 @@
 
 use super::Iommu;
 use crate::model::commands::Undone;
-use crate::model::tlb::Range;
 use crate::model::walk::{READ, WRITE};
 use crate::spec::commands::{
     COMMAND_WORDS, CompletionWait, InvalidateDevice, InvalidateIommuPages, InvalidateIotlbPages, Opcode,
@@ -10,6 +9,7 @@ use crate::spec::commands::{
 use crate::spec::events::EventCode;
 use crate::spec::registers::{RingPointer, Status};
 use crate::spec::size::ALL_LOG2;
+use viommu_cache::Range;
 
 impl Iommu {
     /// One command of each guest that has one; whether any was executed.
@@ -95,7 +95,7 @@ impl Iommu {
     /// All that is cached of the domains and entries that the guest's maps lead to.
     fn invalidate_all_of(&mut self, id: u16) {
         let Some(guest) = self.guests.guests.get(usize::from(id)) else { return };
-        let all = Range::new((0, ALL_LOG2));
+        let all = Range::block(0, ALL_LOG2);
         for domain in guest.reachable.domains() {
             self.tlb.host_pages(domain, all);
         }
