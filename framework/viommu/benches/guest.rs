@@ -92,7 +92,7 @@ impl Guest {
             (viommu, backend.sink(viommu.id).expect("sink"))
         });
         let shard = Shard::new(ShardParts {
-            index: 0,
+            number: Some(0),
             sink,
             vendor: "bench",
             mode: ShardMode::Direct,

@@ -4,7 +4,10 @@
 //! builds a host. Handles are resolved once, when a shard or a guest is made.
 
 use crate::pipeline::ShardCounts;
+use crate::seams::lock;
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use viommu_plugin::{GuestFault, TranslationMode};
 
 /// Guest doorbells that found commands. Labels `vendor`, `mode`.
@@ -25,7 +28,7 @@ pub const GUEST_FAULTS: &str = "viommu_guest_faults_total";
 pub const GUEST_EVENTS: &str = "viommu_guest_events_total";
 /// Times a guest was told that events were lost. Labels `vendor`, `mode`.
 pub const GUEST_EVENTS_LOST: &str = "viommu_guest_events_lost_total";
-/// Batches put on the hardware queue. Labels `shard`, `vendor`.
+/// Batches put on the hardware queue. Labels `shard` (a number, or `kernel` for all queues that have one guest), `vendor`.
 pub const SHARD_BATCHES: &str = "viommu_shard_batches_total";
 /// 8-byte command words put on the hardware queue. Labels `shard`, `vendor`.
 pub const SHARD_WORDS: &str = "viommu_shard_words_total";
@@ -35,6 +38,24 @@ pub const SHARD_SYNCS: &str = "viommu_shard_syncs_total";
 pub const SHARD_MAILED: &str = "viommu_shard_mailed_total";
 /// Batches waiting in the mailbox. Labels `shard`, `vendor`.
 pub const SHARD_DEPTH: &str = "viommu_shard_depth";
+/// HWPT_INVALIDATE calls. Label `vendor`, as all of the kernel backend's.
+pub const KERNEL_CALLS: &str = "viommu_kernel_calls_total";
+/// Entries of HWPT_INVALIDATE calls that succeeded. Label `vendor`.
+pub const KERNEL_ENTRIES: &str = "viommu_kernel_entries_total";
+/// HWPT_INVALIDATE calls that failed. Label `vendor`.
+pub const KERNEL_REPLAYS: &str = "viommu_kernel_replays_total";
+/// Times the entries of a failed call were sent again in two halves. Label `vendor`.
+pub const KERNEL_BISECTIONS: &str = "viommu_kernel_bisections_total";
+/// Entries that the kernel refused. Label `vendor`.
+pub const KERNEL_REFUSED: &str = "viommu_kernel_refused_total";
+/// Entries that went out a second time, for the erratum REPEAT_TLBI_CFGI. Label `vendor`.
+pub const KERNEL_REPEATS: &str = "viommu_kernel_repeats_total";
+/// Times a guest waited for its share of the command queue. Label `vendor`.
+pub const KERNEL_THROTTLED: &str = "viommu_kernel_throttled_total";
+/// Attachments tried again because the kernel said EBUSY. Label `vendor`.
+pub const KERNEL_BUSY: &str = "viommu_kernel_busy_total";
+/// Records of guests' event queues that the kernel or this process lost. Label `vendor`.
+pub const KERNEL_EVENTS_LOST: &str = "viommu_kernel_events_lost_total";
 /// Objects alive. Label `kind` (uAPI names).
 pub const OBJECTS: &str = "viommu_objects";
 /// Actors restarted after a panic. Label `kind`.
@@ -62,6 +83,15 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (SHARD_SYNCS, Kind::Counter, "SYNCs put on the hardware queue for guests"),
     (SHARD_MAILED, Kind::Counter, "Batches that went through the mailbox"),
     (SHARD_DEPTH, Kind::Gauge, "Batches waiting in the mailbox"),
+    (KERNEL_CALLS, Kind::Counter, "HWPT_INVALIDATE calls"),
+    (KERNEL_ENTRIES, Kind::Counter, "Entries of HWPT_INVALIDATE calls that succeeded"),
+    (KERNEL_REPLAYS, Kind::Counter, "HWPT_INVALIDATE calls that failed"),
+    (KERNEL_BISECTIONS, Kind::Counter, "Times the entries of a failed call were sent again in two halves"),
+    (KERNEL_REFUSED, Kind::Counter, "Invalidation entries that the kernel refused"),
+    (KERNEL_REPEATS, Kind::Counter, "Invalidation entries sent a second time for an erratum"),
+    (KERNEL_THROTTLED, Kind::Counter, "Times a guest waited for its share of the command queue"),
+    (KERNEL_BUSY, Kind::Counter, "Attachments tried again because the kernel said EBUSY"),
+    (KERNEL_EVENTS_LOST, Kind::Counter, "Records of guests' event queues lost in the kernel or behind it"),
     (OBJECTS, Kind::Gauge, "Objects alive, by kind"),
     (ACTOR_RESTARTS, Kind::Counter, "Actors restarted after a panic, by kind"),
     (QUARANTINES, Kind::Counter, "Objects put out of service, by kind"),
@@ -138,32 +168,68 @@ impl GuestMetrics {
     }
 }
 
-/// Handles of one shard; brought up to date from its plain counts.
+/// Handles of one shard, and what they have been told so far: shards that have one guest share their series.
 pub(crate) struct ShardMetrics {
     batches: Counter,
     words: Counter,
     syncs: Counter,
     mailed: Counter,
     depth: Gauge,
+    told: Mutex<(ShardCounts, usize)>,
 }
 
 impl ShardMetrics {
-    pub(crate) fn new(shard: usize, vendor: &str) -> Self {
-        let labels = || [("shard", shard.to_string()), ("vendor", vendor.to_owned())];
+    /// `number` is that of a shard that the host has for good, and has few of; `None` of a shard that ends with its guest.
+    pub(crate) fn new(number: Option<usize>, vendor: &str) -> Self {
+        let shard = number.map_or_else(|| "kernel".to_owned(), |number| number.to_string());
+        let labels = || [("shard", shard.clone()), ("vendor", vendor.to_owned())];
         Self {
             batches: counter!(SHARD_BATCHES, &labels()),
             words: counter!(SHARD_WORDS, &labels()),
             syncs: counter!(SHARD_SYNCS, &labels()),
             mailed: counter!(SHARD_MAILED, &labels()),
             depth: gauge!(SHARD_DEPTH, &labels()),
+            told: Mutex::default(),
         }
     }
 
+    /// Counts only grow: whoever comes late with older ones changes nothing but the depth.
     pub(crate) fn update(&self, counts: &ShardCounts, depth: usize) {
-        self.batches.absolute(counts.batches);
-        self.words.absolute(counts.words);
-        self.syncs.absolute(counts.syncs);
-        self.mailed.absolute(counts.mailed);
-        self.depth.set(depth as f64);
+        let mut told = lock(&self.told);
+        let (before, was) = *told;
+        self.batches.increment(counts.batches.saturating_sub(before.batches));
+        self.words.increment(counts.words.saturating_sub(before.words));
+        self.syncs.increment(counts.syncs.saturating_sub(before.syncs));
+        self.mailed.increment(counts.mailed.saturating_sub(before.mailed));
+        self.depth.increment(depth as f64 - was as f64);
+        *told = (*counts, depth);
+    }
+}
+
+/// One number of the kernel backend's, for its own reader and for the recorder.
+pub struct Count {
+    value: AtomicU64,
+    metric: Counter,
+}
+
+impl std::fmt::Debug for Count {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.get())
+    }
+}
+
+impl Count {
+    pub(crate) fn new(name: &'static str, vendor: &str) -> Self {
+        Self { value: AtomicU64::new(0), metric: counter!(name, "vendor" => vendor.to_owned()) }
+    }
+
+    pub(crate) fn add(&self, more: u64) {
+        self.value.fetch_add(more, Ordering::Relaxed);
+        self.metric.increment(more);
+    }
+
+    /// How many so far.
+    pub fn get(&self) -> u64 {
+        self.value.load(Ordering::Relaxed)
     }
 }

@@ -3,12 +3,11 @@
 #[allow(dead_code, reason = "the tests of the objects, whose it is, use all of it")]
 #[path = "objects/recorder.rs"]
 mod recorder;
+mod seen;
 
 use arm_smmuv3::ArmSmmuv3;
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use seen::Seen;
+use std::sync::Arc;
 use std::time::Duration;
 use viommu::backend::{BackendEvent, ObjectKind, Owner};
 use viommu::blocking::Host;
@@ -18,40 +17,6 @@ use viommu::seams::FaultPlan;
 use viommu::vm_memory::{GuestAddress, GuestMemoryMmap};
 use viommu::{HostEvent, metrics as names};
 use viommu_plugin_host::Plugin;
-
-/// Every series with its value; gauges as the bits of an f64.
-#[derive(Clone, Default)]
-struct Seen(Arc<Mutex<BTreeMap<String, Arc<AtomicU64>>>>);
-
-impl Seen {
-    fn series(&self, key: &Key) -> Arc<AtomicU64> {
-        let labels = key.labels().map(|label| format!(" {}={}", label.key(), label.value())).collect::<String>();
-        self.0.lock().unwrap().entry(format!("{}{labels}", key.name())).or_default().clone()
-    }
-
-    fn count(&self, series: &str) -> u64 {
-        self.0.lock().unwrap().get(series).map_or(0, |value| value.load(Ordering::SeqCst))
-    }
-
-    fn level(&self, series: &str) -> f64 {
-        f64::from_bits(self.count(series))
-    }
-}
-
-impl Recorder for Seen {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(self.series(key))
-    }
-    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::from_arc(self.series(key))
-    }
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
-    }
-}
 
 #[test]
 fn objects_restarts_quarantines_and_host_faults_are_counted() {

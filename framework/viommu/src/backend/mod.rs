@@ -5,6 +5,7 @@
 
 pub mod direct;
 pub mod kernel;
+mod shadow;
 mod sink;
 
 pub(crate) use sink::Numbers;

@@ -63,7 +63,8 @@ pub enum HostEvent {
         /// How many.
         records: u64,
     },
-    /// A device waits for a page: [`crate::objects::FaultQueue::respond`] answers.
+    /// A device waits for a page: [`crate::objects::FaultQueue::respond`] answers. One that reaches nobody is answered with a
+    /// failure at once, so that no device waits for ever.
     PageRequest(PageRequest),
 }
 
@@ -95,11 +96,16 @@ impl Subscribers {
         receiver
     }
 
-    pub(crate) fn tell(&self, event: &HostEvent) {
+    /// Whether somebody has it now.
+    pub(crate) fn tell(&self, event: &HostEvent) -> bool {
         event.count();
+        let mut told = false;
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
         senders.retain(|sender| match sender.try_send(event.clone()) {
-            Ok(()) => true,
+            Ok(()) => {
+                told = true;
+                true
+            }
             Err(flume::TrySendError::Full(_)) => {
                 self.lost.fetch_add(1, Ordering::Relaxed);
                 counter!(HOST_EVENTS_LOST).increment(1);
@@ -107,6 +113,7 @@ impl Subscribers {
             }
             Err(flume::TrySendError::Disconnected(_)) => false,
         });
+        told
     }
 
     pub(crate) fn lost(&self) -> u64 {

@@ -75,21 +75,21 @@ impl Shared {
         let sink = match self.backend.sink(viommu)? {
             SinkOf::Host(sink) => sink,
             // Nothing merges across guests there: each has an order of its own, and ends with its guest.
-            checked => return Ok((owner, self.shard(owner.0 as usize, checked)?)),
+            checked => return Ok((owner, self.shard(None, checked)?)),
         };
         let mut shards = lock(&self.shards);
         if shards.is_empty() {
             let sink = (self.shard_options.wrap)(sink);
-            let made = (0..self.shard_options.count).map(|index| self.shard(index, SinkOf::Host(sink.clone())));
+            let made = (0..self.shard_options.count).map(|index| self.shard(Some(index), SinkOf::Host(sink.clone())));
             *shards = made.collect::<Result<_, _>>()?;
         }
         Ok((owner, shards[owner.0 as usize % shards.len()].clone()))
     }
 
-    fn shard(&self, index: usize, sink: SinkOf) -> Result<Arc<Shard>, Cause> {
+    fn shard(&self, number: Option<usize>, sink: SinkOf) -> Result<Arc<Shard>, Cause> {
         let ShardOptions { mode, sync_limit, .. } = &self.shard_options;
         Ok(Shard::new(ShardParts {
-            index,
+            number,
             sink,
             vendor: &self.plugin.info().name,
             mode: *mode,
@@ -115,7 +115,12 @@ impl Shared {
     }
 
     pub(crate) fn tell(&self, event: HostEvent) {
+        self.tell_somebody(&event);
+    }
+
+    /// Whether somebody heard it.
+    pub(crate) fn tell_somebody(&self, event: &HostEvent) -> bool {
         tracing::info!(?event, "host event");
-        self.subscribers.tell(&event);
+        self.subscribers.tell(event)
     }
 }

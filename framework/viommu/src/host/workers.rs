@@ -232,7 +232,13 @@ fn route(shared: &Shared, event: BackendEvent) {
             }
             shared.tell(HostEvent::GuestEventsLost { viommu, records });
         }
-        BackendEvent::PageRequest(request) => shared.tell(HostEvent::PageRequest(request)),
+        BackendEvent::PageRequest(request) => {
+            if !shared.tell_somebody(&HostEvent::PageRequest(request)) {
+                // Nobody will answer it. Its group may be answered already, for a page of it before this one.
+                let answered = shared.backend.page_response(request.queue, request.cookie, false);
+                tracing::warn!(?request, ?answered, "a page request that nobody hears");
+            }
+        }
         BackendEvent::QueueError { owner, fault } => {
             let Some((viommu, actor)) = shared.owners.get(&owner).map(|entry| entry.clone()) else { return };
             if fault == GuestFault::ATC_TIMEOUT {

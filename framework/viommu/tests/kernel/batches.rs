@@ -91,7 +91,7 @@ fn after_a_guests_sync_all_its_good_commands_are_executed() {
 fn a_guests_batch_is_one_call_for_each_63_commands() {
     let world = World::usual();
     let machine = world.machine();
-    let calls = || world.backend.invalidations().calls.load(Ordering::Relaxed);
+    let calls = || world.backend.counters().calls.get();
     world.smmu.take();
     let before = calls();
     let commands: Vec<_> = (0..126).map(tlbi).chain([SYNC]).collect();
@@ -188,5 +188,5 @@ fn a_guest_beyond_its_rate_waits_for_its_share() {
         took >= Duration::from_millis(1000 - 63) && took < Duration::from_millis(1100),
         "{took:?} for 1000 commands"
     );
-    assert_eq!(world.smmu.take().len() as u64, world.backend.invalidations().entries.load(Ordering::Relaxed));
+    assert_eq!(world.smmu.take().len() as u64, world.backend.counters().entries.get());
 }

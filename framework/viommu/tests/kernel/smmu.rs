@@ -32,6 +32,8 @@ pub(crate) struct Seen {
 pub(crate) struct Smmu {
     pub(crate) seen: Arc<Mutex<Seen>>,
     pub(crate) erratum: bool,
+    /// IDR1.SSIDSIZE.
+    pub(crate) ssid_bits: u32,
 }
 
 impl Smmu {
@@ -111,6 +113,7 @@ impl Driver for Smmu {
         }
         let mut info = HW_INFO;
         info[0] = u32::from(self.erratum);
+        info[3] |= self.ssid_bits << 6;
         Ok(HwInformation { data_type: flags::HW_INFO_TYPE_ARM_SMMUV3, bytes: info.as_bytes().to_vec() })
     }
 

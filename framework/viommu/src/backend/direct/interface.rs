@@ -137,7 +137,7 @@ impl Graph {
 
 /// Where a queue is in physical memory; 0 if hardware does not ask. EFAULT if part of it is not mapped, or, where
 /// hardware asks, not in one piece.
-fn backing(mappings: &super::stage2::Mappings, queue: &HwQueueRequest, physical: bool) -> Result<u64, Cause> {
+fn backing(mappings: &crate::backend::shadow::Mappings, queue: &HwQueueRequest, physical: bool) -> Result<u64, Cause> {
     let HwQueueRequest { iova, length, .. } = *queue;
     let hole = || Cause::Fault(format!("a queue of {length:#x} bytes at {iova:#x}: not all of it is mapped"));
     let last = iova.checked_add(length.wrapping_sub(1)).filter(|_| length > 0);

@@ -3,6 +3,7 @@
 use super::Direct;
 use super::graph::{Graph, Ioas, NestParent};
 use crate::Cause;
+use crate::backend::shadow::Mappings;
 use crate::backend::{Backing, Mapping};
 
 impl Direct {
@@ -82,8 +83,6 @@ impl Direct {
 pub(super) fn access(mapping: &Mapping) -> u32 {
     1 | u32::from(mapping.writable) << 1
 }
-
-pub(super) type Mappings = std::collections::BTreeMap<u64, Mapping>;
 
 /// The mappings that lie in `iova..iova+length`; `0, u64::MAX` is all there are.
 pub(super) fn mappings_in(ioas: &Ioas, iova: u64, length: u64) -> Result<Vec<Mapping>, Cause> {

@@ -13,10 +13,12 @@ use super::graph::{Device, EventQueue, Graph, HwQueue, Hwpt, Ioas, NestParent, O
 use super::handle::Owned;
 use super::options::{DeviceSource, IommuSource, KernelOptions};
 use super::saved::{SavedGraph, SavedObject, SavedPlace};
+use super::shadow::Shadow;
 use super::sink::KernelSink;
 use super::sys::RawIommufd;
 use super::targets::Targets;
 use super::vfio::VfioDevice;
+use crate::backend::shadow::Leaves;
 use crate::backend::{Mapping, ObjectKind, Objects};
 use crate::seams::{lock, wait};
 use crate::uapi::Errno;
@@ -156,6 +158,11 @@ impl KernelBackend {
                             of.targets.write().nested.insert(kernel, key.domain);
                         }
                         Place::Object(owned(kernel)?)
+                    }
+                    SavedPlace::Shadow(hwpt, ioas, saved) => {
+                        let mut leaves = Leaves::default();
+                        saved.into_iter().for_each(|leaf| leaves.insert(leaf));
+                        Place::Shadow(Shadow { hwpt: owned(hwpt)?, ioas: owned(ioas)?, leaves })
                     }
                     SavedPlace::Parent => Place::Parent,
                     SavedPlace::Nowhere => Place::Nowhere,

@@ -1,10 +1,11 @@
 //! [`KernelBackend`]: opened, with what the kernel and the plugin say of the hardware.
 
+use super::counters::KernelCounters;
 use super::events::Events;
 use super::graph::{Graph, Names};
 use super::iommufd::{HardwareInfo, Iommufd};
 use super::options::{DeviceSource, KernelOptions};
-use super::sink::{SinkCounters, SinkParts};
+use super::sink::SinkParts;
 use super::vfio::VfioDevice;
 use crate::backend::ObjectKind;
 use crate::seams::{Clock, lock};
@@ -93,7 +94,9 @@ impl KernelBackend {
         let (hardware, payload) = hardware(&iommufd, &graph, &facts, &vendor)?;
         let shown = |mode| abi.registers(&payload, hardware.capabilities, mode).ok().filter(|shown| !shown.is_empty());
         let guest_registers = [shown(TranslationMode::NESTED), shown(TranslationMode::SHADOW)];
-        let events = Events::start(calls, abi.clone(), options.event_capacity, &*options.threads)?;
+        let counters = Arc::new(KernelCounters::new(&vendor));
+        let reader = (abi.clone(), counters.clone());
+        let events = Events::start(calls, reader, options.event_capacity, &*options.threads)?;
         let sinks = Arc::new(SinkParts {
             iommufd: iommufd.clone(),
             abi: abi.clone(),
@@ -105,7 +108,7 @@ impl KernelBackend {
             rate: options.rate,
             clock: options.clock.clone(),
             pause: options.pause.clone(),
-            counters: Arc::default(),
+            counters,
         });
         let settings = Settings {
             event_depth: options.event_depth,
@@ -152,13 +155,24 @@ impl KernelBackend {
         self.guest_registers.get(mode.0 as usize)?.as_deref()
     }
 
-    /// Whether the kernel nests guests of this vendor.
+    /// Whether the kernel nests guests of this vendor on this hardware.
     pub(super) fn nests(&self) -> bool {
-        self.facts.nesting != Nesting::NONE
+        match self.facts.nesting {
+            Nesting::VIOMMU => true,
+            Nesting::PARENT => self.registers_in(TranslationMode::NESTED).is_some(),
+            _ => false,
+        }
     }
 
-    /// What the invalidations of all guests came to.
-    pub fn invalidations(&self) -> &SinkCounters {
+    /// [`TranslationMode::bit`] of each mode in which guests can be served.
+    pub(super) fn modes(&self) -> u32 {
+        let shadows = self.facts.nesting != Nesting::VIOMMU && self.registers_in(TranslationMode::SHADOW).is_some();
+        let modes = [(self.nests(), TranslationMode::NESTED), (shadows, TranslationMode::SHADOW)];
+        modes.into_iter().filter(|(is, _)| *is).map(|(_, mode)| mode.bit()).sum()
+    }
+
+    /// What it did so far.
+    pub fn counters(&self) -> &KernelCounters {
         &self.sinks.counters
     }
 
@@ -213,6 +227,7 @@ impl KernelBackend {
         loop {
             match operation() {
                 Err(Cause::Busy { .. }) if self.settings.clock.now() < end => {
+                    self.sinks.counters.busy.add(1);
                     (self.settings.pause)(delay);
                     delay = (delay * 2).min(Duration::from_millis(100));
                 }

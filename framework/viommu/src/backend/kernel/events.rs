@@ -9,18 +9,21 @@
 //! object as long as anybody reads its fd.
 
 use super::calls::Calls;
+use super::counters::KernelCounters;
 use super::graph::Names;
 use crate::Cause;
 use crate::backend::{BackendEvent, PageRequest};
 use crate::seams::{Running, Threads, lock};
-use crate::uapi::flags::{PGFAULT_FLAGS_LAST_PAGE, PGFAULT_FLAGS_PASID_VALID, VEVENTQ_FLAG_LOST_EVENTS};
-use crate::uapi::payload::{HwptPgfault, VeventHeader};
+use crate::uapi::flags::{
+    PAGE_RESP_INVALID, PGFAULT_FLAGS_LAST_PAGE, PGFAULT_FLAGS_PASID_VALID, VEVENTQ_FLAG_LOST_EVENTS,
+};
+use crate::uapi::payload::{HwptPageResponse, HwptPgfault, VeventHeader};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 use viommu_plugin::NO_STREAM;
 use viommu_plugin_host::KernelAbi;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 /// Bytes read at once: many records of any type.
 const ROOM: usize = 4096;
@@ -60,6 +63,7 @@ pub(super) enum Source {
 struct Shared {
     calls: Arc<dyn Calls>,
     abi: KernelAbi,
+    counters: Arc<KernelCounters>,
     sender: flume::Sender<BackendEvent>,
     state: Mutex<State>,
     seen: Condvar,
@@ -94,12 +98,12 @@ pub(super) struct Events {
 impl Events {
     pub(super) fn start(
         calls: Arc<dyn Calls>,
-        abi: KernelAbi,
+        (abi, counters): (KernelAbi, Arc<KernelCounters>),
         capacity: usize,
         threads: &dyn Threads,
     ) -> Result<Self, Cause> {
         let (sender, receiver) = flume::bounded(capacity);
-        let shared = Arc::new(Shared { calls, abi, sender, state: Mutex::default(), seen: Condvar::new() });
+        let shared = Arc::new(Shared { calls, abi, counters, sender, state: Mutex::default(), seen: Condvar::new() });
         let worker = shared.clone();
         let thread = threads.spawn("viommu-kernel-events", Box::new(move || worker.run()))?;
         Ok(Self { shared, receiver, thread: Some(thread) })
@@ -175,7 +179,7 @@ impl Shared {
             };
             match self.calls.read(fd, &mut bytes[..room]) {
                 Ok(0) => break,
-                Ok(read) => self.take(&mut reader, &bytes[..read.min(room)]),
+                Ok(read) => self.take(fd, &mut reader, &bytes[..read.min(room)]),
                 Err(error) => {
                     tracing::error!(fd, %error, "an event queue cannot be read");
                     break;
@@ -187,7 +191,7 @@ impl Shared {
         }
     }
 
-    fn take(&self, reader: &mut Reader, bytes: &[u8]) {
+    fn take(&self, fd: i32, reader: &mut Reader, bytes: &[u8]) {
         match reader.source.clone() {
             Source::Events { viommu, kind, payload, names } => {
                 self.take_events(reader, bytes, viommu, (kind, payload), &names);
@@ -196,10 +200,21 @@ impl Shared {
                 for record in bytes.chunks_exact(size_of::<HwptPgfault>()) {
                     let Ok(fault) = HwptPgfault::read_from_bytes(record) else { continue };
                     let stream = lock(&devices).get(&fault.dev_id).copied();
-                    self.send(reader, BackendEvent::PageRequest(request(queue, stream, &fault)));
+                    if self.sender.try_send(BackendEvent::PageRequest(request(queue, stream, &fault))).is_err() {
+                        self.counters.events_lost.add(1);
+                        self.refuse(fd, fault.cookie);
+                    }
                 }
             }
         }
+    }
+
+    /// Nobody hears of this page request: the device is told that it failed, and does not wait for ever. Another page of the
+    /// group may have been refused before, which is no error.
+    fn refuse(&self, fd: i32, cookie: u32) {
+        let answer = HwptPageResponse { cookie, code: PAGE_RESP_INVALID };
+        let answered = self.calls.write(fd, answer.as_bytes());
+        tracing::warn!(cookie, ?answered, "a page request that nobody takes");
     }
 
     fn take_events(
@@ -214,7 +229,8 @@ impl Shared {
             let marker = header.flags & VEVENTQ_FLAG_LOST_EVENTS != 0;
             let lost = reader.count(header.sequence, marker);
             if lost > 0 {
-                self.send(reader, BackendEvent::GuestLost { viommu, records: u64::from(lost) });
+                self.counters.events_lost.add(lost.into());
+                self.send(reader, viommu, BackendEvent::GuestLost { viommu, records: u64::from(lost) });
             }
             bytes = rest;
             if marker {
@@ -224,11 +240,19 @@ impl Shared {
             bytes = rest;
             match self.abi.event(kind, record) {
                 Ok(Some(event)) if event.virt_id == NO_STREAM => {
-                    self.send(reader, BackendEvent::Queues { viommu, record: event.record, words: event.words });
+                    self.send(
+                        reader,
+                        viommu,
+                        BackendEvent::Queues { viommu, record: event.record, words: event.words },
+                    );
                 }
                 Ok(Some(event)) => match lock(names).get(&event.virt_id).copied() {
                     Some(stream) => {
-                        self.send(reader, BackendEvent::Guest { stream, record: event.record, words: event.words });
+                        self.send(
+                            reader,
+                            viommu,
+                            BackendEvent::Guest { stream, record: event.record, words: event.words },
+                        );
                     }
                     None => {
                         tracing::debug!(viommu, virt_id = event.virt_id, "event of a device that has left its guest")
@@ -241,25 +265,22 @@ impl Shared {
     }
 
     /// In order or not at all: nothing passes a gap that is not marked.
-    fn send(&self, reader: &mut Reader, event: BackendEvent) {
-        let viommu = match reader.source {
-            Source::Events { viommu, .. } => Some(viommu),
-            Source::Faults { .. } => None,
-        };
+    fn send(&self, reader: &mut Reader, viommu: u32, event: BackendEvent) {
         if reader.unsent > 0 {
-            let marker = match viommu {
-                Some(viommu) => BackendEvent::GuestLost { viommu, records: reader.unsent },
-                None => BackendEvent::Lost,
-            };
+            let marker = BackendEvent::GuestLost { viommu, records: reader.unsent };
             if self.sender.try_send(marker).is_err() {
-                reader.unsent += 1;
-                return;
+                return self.unsent(reader);
             }
             reader.unsent = 0;
         }
         if self.sender.try_send(event).is_err() {
-            reader.unsent += 1;
+            self.unsent(reader);
         }
+    }
+
+    fn unsent(&self, reader: &mut Reader) {
+        reader.unsent += 1;
+        self.counters.events_lost.add(1);
     }
 }
 

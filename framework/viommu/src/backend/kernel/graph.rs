@@ -2,11 +2,13 @@
 
 use super::handle::Owned;
 use super::page::Page;
+use super::shadow::Shadow;
 use super::sink::KernelSink;
 use super::targets::Targets;
 use super::vfio::VfioDevice;
 use crate::Cause;
-use crate::backend::{Mapping, ObjectKind};
+use crate::backend::ObjectKind;
+use crate::backend::shadow::Mappings;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use viommu_plugin::{EntryKey, VirtualInterface};
@@ -30,7 +32,7 @@ pub(super) enum Object {
 /// An IOAS, and what is mapped in it, by IOVA.
 pub(super) struct Ioas {
     pub(super) kernel: Owned,
-    pub(super) mappings: BTreeMap<u64, Mapping>,
+    pub(super) mappings: Mappings,
 }
 
 pub(super) struct NestParent {
@@ -56,6 +58,8 @@ pub(super) struct Viommu {
 pub(super) enum Place {
     /// An HWPT of the kernel's.
     Object(Owned),
+    /// A copy of the guest's page table.
+    Shadow(Shadow),
     /// The vIOMMU's nesting parent.
     Parent,
     /// Nowhere: the device is detached.

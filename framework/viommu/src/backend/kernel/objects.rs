@@ -9,11 +9,12 @@ use crate::backend::{
     BackendEvent, BackendInfo, Backing, GuestPage, Mapping, NestedAlloc, ObjectKind, Objects, SinkOf, ViommuAlloc,
 };
 use crate::seams::lock;
+use crate::uapi::Errno;
 use crate::uapi::flags::{HWPT_ALLOC_DIRTY_TRACKING, HWPT_ALLOC_NEST_PARENT};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use viommu_plugin::{EntryKey, HwQueueRequest, NO_DOMAIN, Nesting, Register, TranslationMode};
+use viommu_plugin::{EntryKey, GuestMapping, HwQueueRequest, NO_DOMAIN, Nesting, Register, TranslationMode};
 
 #[async_trait]
 impl Objects for KernelBackend {
@@ -27,7 +28,7 @@ impl Objects for KernelBackend {
         BackendInfo {
             name: "kernel",
             vendor: self.vendor.clone(),
-            modes: if self.nests() { TranslationMode::NESTED.bit() } else { 0 },
+            modes: self.modes(),
             streams: last.map_or(0, |last| last.saturating_add(1)),
             // The kernel's own affair.
             tags: u32::MAX,
@@ -51,23 +52,19 @@ impl Objects for KernelBackend {
         let mut adopted = std::mem::take(&mut graph.adopted_mappings);
         let there = graph.ioas(ioas).is_ok_and(|ioas| ioas.is_adopted(&mut adopted, &mapping));
         graph.adopted_mappings = adopted;
-        let ioas = graph.ioas_mut(ioas)?;
+        let kernel = graph.ioas(ioas)?.kernel.id();
         let Mapping { iova, length, writable, .. } = mapping;
-        if !there {
-            let request = MapRequest { ioas: ioas.kernel.id(), iova: Some(iova), length, writable };
-            self.iommufd.ioas_map(request, address)?;
+        if there {
+            graph.ioas_mut(ioas)?.mappings.insert(iova, mapping);
+            return Ok(());
         }
-        ioas.mappings.insert(iova, mapping);
-        Ok(())
+        let request = MapRequest { ioas: kernel, iova: Some(iova), length, readable: true, writable };
+        self.iommufd.ioas_map(request, address)?;
+        self.is_mapped(&mut graph, ioas, mapping)
     }
 
     async fn ioas_unmap(&self, ioas: u32, iova: u64, length: u64) -> Result<u64, Cause> {
-        let mut graph = lock(&self.graph);
-        let ioas = graph.ioas_mut(ioas)?;
-        let unmapped = self.iommufd.ioas_unmap(ioas.kernel.id(), iova, length)?;
-        let last = iova.saturating_add(length.saturating_sub(1));
-        ioas.mappings.retain(|start, _| !(iova..=last).contains(start));
-        Ok(unmapped)
+        self.unmap(&mut lock(&self.graph), ioas, iova, length)
     }
 
     async fn nest_parent_alloc(&self, ioas: u32) -> Result<u32, Cause> {
@@ -76,8 +73,10 @@ impl Objects for KernelBackend {
             return Ok(id);
         }
         let dirty = if self.settings.dirty_tracking { HWPT_ALLOC_DIRTY_TRACKING } else { 0 };
+        // Where nothing can be nested it is what a device goes through that its guest does not translate.
+        let nests = if self.nests() { HWPT_ALLOC_NEST_PARENT } else { 0 };
         let request = HwptRequest {
-            flags: HWPT_ALLOC_NEST_PARENT | dirty,
+            flags: nests | dirty,
             device: graph.any_device()?,
             on: graph.ioas(ioas)?.kernel.id(),
             ..HwptRequest::default()
@@ -140,6 +139,18 @@ impl Objects for KernelBackend {
         Ok(NestedAlloc { id, tag })
     }
 
+    async fn shadow_hwpt_alloc(&self, viommu: u32, key: &EntryKey) -> Result<u32, Cause> {
+        self.alloc_shadow(&mut lock(&self.graph), viommu, key)
+    }
+
+    fn shadow_leaves(&self, hwpt: u32, first: u64, last: u64) -> Result<Vec<GuestMapping>, Cause> {
+        Ok(lock(&self.graph).shadow(hwpt)?.leaves.touching(first, last))
+    }
+
+    fn shadow_change(&self, hwpt: u32, gone: &[GuestMapping], new: &[GuestMapping]) -> Result<(), Cause> {
+        self.change_shadow(&mut lock(&self.graph), hwpt, gone, new)
+    }
+
     async fn attach(&self, device: u32, hwpt: u32) -> Result<(), Cause> {
         self.patiently(|| {
             let mut graph = lock(&self.graph);
@@ -154,6 +165,7 @@ impl Objects for KernelBackend {
             match place {
                 Place::Object(kernel) => drop(vfio.attach(kernel.id(), None)?),
                 Place::Parent => drop(vfio.attach(graph.parent_of(viommu)?.kernel.id(), None)?),
+                Place::Shadow(shadow) => drop(vfio.attach(shadow.hwpt.id(), None).map_err(reserved)?),
                 Place::Nowhere => vfio.detach(None)?,
             }
             graph.device_mut(device)?.attached = Some(hwpt);
@@ -289,4 +301,10 @@ impl KernelBackend {
         };
         Ok(Some(Owned::new(&self.iommufd, self.iommufd.hwpt_alloc(request)?)))
     }
+}
+
+/// A guest maps what the device keeps for itself (messages of its interrupts): its entry is one that this host cannot carry
+/// out.
+fn reserved(cause: Cause) -> Cause {
+    if cause.errno() == Errno::ADDRINUSE.raw_os_error() { Cause::Invalid(cause.to_string()) } else { cause }
 }

@@ -48,6 +48,8 @@ pub struct Outcome {
     pub stopped: Option<Errno>,
     /// Calls made.
     pub calls: u64,
+    /// Times the entries of a failed call were sent again in two halves.
+    pub bisections: u64,
 }
 
 /// What an error says about the entries of its call.
@@ -98,6 +100,7 @@ fn settle(range: Range<usize>, issue: &mut dyn Issue, outcome: &mut Outcome) {
             }
             (Blame::Moment, 1) => outcome.stopped = Some(errno),
             (Blame::Entry | Blame::Moment, length) => {
+                outcome.bisections += 1;
                 let middle = range.start + length / 2;
                 settle(range.start..middle, issue, outcome);
                 if outcome.stopped.is_none() {

@@ -142,7 +142,7 @@ fn a_target_that_is_gone_blames_no_command() {
         fn pause(&mut self, _: u32) {}
     }
     let outcome = run(0..64, &mut Gone);
-    assert_eq!(outcome, Outcome { done: 0, refused: vec![], stopped: Some(Errno::NOENT), calls: 1 });
+    assert_eq!(outcome, Outcome { done: 0, refused: vec![], stopped: Some(Errno::NOENT), calls: 1, bisections: 0 });
 }
 
 #[test]

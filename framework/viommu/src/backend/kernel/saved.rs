@@ -5,10 +5,10 @@ use super::handle::Owned;
 use crate::Cause;
 use crate::backend::{Backing, Mapping, ObjectKind};
 use std::collections::BTreeMap;
-use viommu_plugin::{EntryKey, KeyKind, StateError, StateReader, StateWriter, VirtualInterface};
+use viommu_plugin::{EntryKey, GuestMapping, KeyKind, StateError, StateReader, StateWriter, VirtualInterface};
 
 const WHAT: &str = "saved kernel objects";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Objects by the framework's IDs, oldest first.
 pub(super) struct SavedGraph {
@@ -69,6 +69,8 @@ pub(super) enum SavedObject {
 
 pub(super) enum SavedPlace {
     Object(u32),
+    /// HWPT, its IOAS, and what is in it.
+    Shadow(u32, u32, Vec<GuestMapping>),
     Parent,
     Nowhere,
 }
@@ -105,6 +107,9 @@ impl SavedObject {
             Object::Hwpt(of) => {
                 let place = match &of.place {
                     Place::Object(kernel) => SavedPlace::Object(id(kernel)),
+                    Place::Shadow(of) => {
+                        SavedPlace::Shadow(id(&of.hwpt), id(&of.ioas), of.leaves.touching(0, u64::MAX))
+                    }
                     Place::Parent => SavedPlace::Parent,
                     Place::Nowhere => SavedPlace::Nowhere,
                 };
@@ -147,13 +152,20 @@ impl SavedObject {
                 }
             }
             Self::Hwpt { viommu, key, place } => {
-                let (place, kernel) = match place {
+                let (number, kernel) = match place {
                     SavedPlace::Object(kernel) => (0, *kernel),
                     SavedPlace::Parent => (1, 0),
                     SavedPlace::Nowhere => (2, 0),
+                    SavedPlace::Shadow(kernel, ..) => (3, *kernel),
                 };
-                out.u8(3).u32(*viommu).u8(place).u32(kernel).u32(key.kind.0).u32(key.event).u32(key.domain);
+                out.u8(3).u32(*viommu).u8(number).u32(kernel).u32(key.kind.0).u32(key.event).u32(key.domain);
                 key.words.iter().for_each(|word| _ = out.u64(*word));
+                if let SavedPlace::Shadow(_, ioas, leaves) = place {
+                    out.u32(*ioas).u32(leaves.len() as u32);
+                    for leaf in leaves {
+                        out.u64(leaf.iova).u64(leaf.length).u64(leaf.gpa).u32(leaf.permissions);
+                    }
+                }
             }
             Self::Device { stream, kernel, attached } => {
                 out.u8(4).u32(*stream).u32(*kernel).u32(attached.unwrap_or(0));
@@ -210,7 +222,22 @@ impl SavedObject {
                 let place = match place {
                     0 => SavedPlace::Object(kernel),
                     1 => SavedPlace::Parent,
-                    _ => SavedPlace::Nowhere,
+                    2 => SavedPlace::Nowhere,
+                    _ => {
+                        let (ioas, count) = (from.u32("IOAS")?, from.u32("leaves")?);
+                        let mut leaves = Vec::new();
+                        for _ in 0..count {
+                            let (iova, length) = (from.u64("iova")?, from.u64("length")?);
+                            let (gpa, permissions) = (from.u64("gpa")?, from.u32("permissions")?);
+                            let ends = |start: u64| length > 0 && start.checked_add(length - 1).is_some();
+                            if !ends(iova) || !ends(gpa) {
+                                let why = format!("{length:#x} bytes at {iova:#x} are no leaf");
+                                return Err(StateError::Field { what: WHAT, field: "leaves", why });
+                            }
+                            leaves.push(GuestMapping { iova, length, gpa, permissions, reserved: 0 });
+                        }
+                        SavedPlace::Shadow(kernel, ioas, leaves)
+                    }
                 };
                 Self::Hwpt { viommu, key, place }
             }

@@ -8,6 +8,7 @@
 //! behind a SYNC never waits.
 
 use super::bucket::{Bucket, Rate};
+use super::counters::KernelCounters;
 use super::iommufd::Iommufd;
 use super::replay::{self, Answer, Issue, Outcome};
 use super::targets::Targets;
@@ -15,7 +16,6 @@ use crate::backend::{Batch, Checked, Owner, Position, Sink, SinkError};
 use crate::seams::{Clock, lock};
 use crate::uapi::Errno;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use viommu_plugin::{Classes, GuestFault, InvalidateTarget, KernelEntries, KernelFacts, NO_DOMAIN};
@@ -39,22 +39,7 @@ pub(super) struct SinkParts {
     pub(super) rate: Option<Rate>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) pause: Arc<dyn Fn(Duration) + Send + Sync>,
-    pub(super) counters: Arc<SinkCounters>,
-}
-
-/// What the sinks of a backend did so far.
-#[derive(Debug, Default)]
-pub struct SinkCounters {
-    /// HWPT_INVALIDATE calls.
-    pub calls: AtomicU64,
-    /// Entries in calls that succeeded.
-    pub entries: AtomicU64,
-    /// Calls that failed, and whose entries were sent again.
-    pub replayed: AtomicU64,
-    /// Entries that the kernel refused.
-    pub refused: AtomicU64,
-    /// Nanoseconds that guests waited for their share.
-    pub throttled_nanos: AtomicU64,
+    pub(super) counters: Arc<KernelCounters>,
 }
 
 /// The sink of one vIOMMU.
@@ -140,7 +125,9 @@ impl KernelSink {
             let entries = job.bytes.len() / job.entry_bytes;
             self.throttle(state, (entries * job.targets.len()) as u64);
             for target in job.targets.clone() {
-                for _ in 0..if job.twice { 2 } else { 1 } {
+                refused |= self.issue(target, &mut job)?;
+                if job.twice {
+                    self.parts.counters.repeats.add(entries as u64);
                     refused |= self.issue(target, &mut job)?;
                 }
             }
@@ -158,10 +145,11 @@ impl KernelSink {
         let entries = job.bytes.len() / job.entry_bytes;
         let mut calls = Invalidate { parts: &self.parts, target, entry_bytes: job.entry_bytes, bytes: &mut job.bytes };
         let run = if self.parts.trust { replay::run_trusting } else { replay::run };
-        let Outcome { refused, stopped, calls, .. } = run(0..entries, &mut calls);
+        let Outcome { refused, stopped, calls, bisections, .. } = run(0..entries, &mut calls);
         let counters = &self.parts.counters;
-        counters.calls.fetch_add(calls, Ordering::Relaxed);
-        counters.refused.fetch_add(refused.len() as u64, Ordering::Relaxed);
+        counters.calls.add(calls);
+        counters.bisections.add(bisections);
+        counters.refused.add(refused.len() as u64);
         if let Some((entry, errno)) = refused.first() {
             tracing::warn!(target, entry, refused = refused.len(), %errno, "the kernel refuses an invalidation");
         }
@@ -207,8 +195,7 @@ impl KernelSink {
         let Some(bucket) = &mut state.bucket else { return };
         let delay = bucket.take(entries, self.parts.clock.now());
         if !delay.is_zero() {
-            let nanos = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
-            self.parts.counters.throttled_nanos.fetch_add(nanos, Ordering::Relaxed);
+            self.parts.counters.throttled.add(1);
             (self.parts.pause)(delay);
         }
     }
@@ -250,12 +237,10 @@ impl Issue for Invalidate<'_> {
         let bytes = &mut self.bytes[entries.start * self.entry_bytes..entries.end * self.entry_bytes];
         let data_type = self.parts.facts.invalidate_data_type;
         let reply = self.parts.iommufd.invalidate(self.target, data_type, self.entry_bytes, bytes);
-        let counter = if reply.result.is_ok() {
-            (&self.parts.counters.entries, count)
-        } else {
-            (&self.parts.counters.replayed, 1)
-        };
-        counter.0.fetch_add(counter.1, Ordering::Relaxed);
+        match reply.result {
+            Ok(()) => self.parts.counters.entries.add(count),
+            Err(_) => self.parts.counters.replays.add(1),
+        }
         Answer { reported: reply.entries as usize, result: reply.result }
     }
 

@@ -190,6 +190,19 @@ pub struct SoftwareDevice(pub Cdev);
 
 impl DeviceCalls for SoftwareDevice {
     fn ioctl(&self, code: u32, argument: &mut [u8], lent: &mut [Lent<'_>]) -> Result<i32, Errno> {
-        with_pointers(argument, lent, &[], |argument, memory| self.0.ioctl(code, argument, memory))
+        with_pointers(argument, lent, &[], |argument, memory| self.0.ioctl(code, argument, &Pinned(memory)))
+    }
+}
+
+/// Memory that an IOAS maps was lent when it was mapped: attaching to an IOAS pins it by reading it.
+struct Pinned<'a>(&'a dyn UserMemory);
+
+impl UserMemory for Pinned<'_> {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+        self.0.read(address, bytes).or_else(|_| ProcessMemory.read(address, bytes))
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        self.0.write(address, bytes)
     }
 }

@@ -64,12 +64,8 @@ impl KernelBackend {
         let on = graph.parent(parent)?.kernel.id();
         match self.facts.nesting {
             Nesting::VIOMMU => {}
-            Nesting::PARENT => return Ok((None, None)),
-            _ => {
-                let why =
-                    format!("{}: Linux 7.3 cannot nest its guests' tables, and this backend shadows none", self.vendor);
-                return Err(Cause::Unsupported(why));
-            }
+            // Nested on the parent, or not at all: there is no vIOMMU in the kernel.
+            _ => return Ok((None, None)),
         }
         let mut data = vec![0; self.facts.viommu_data_bytes as usize];
         let made = self.iommufd.viommu_alloc(self.facts.viommu_type, graph.any_device()?, on, &mut data)?;
@@ -97,7 +93,8 @@ impl KernelBackend {
         }
         let Some(hwpt) = graph.device(device)?.attached else { return Ok(()) };
         let &Hwpt { viommu, key, .. } = graph.hwpt(hwpt)?;
-        if key.kind != KeyKind::TRANSLATE {
+        if key.kind != KeyKind::TRANSLATE || graph.shadow(hwpt).is_ok() {
+            // A shadow has no tables in the guest's memory that hardware could have cached.
             return Ok(());
         }
         if let Some(virt_id) = graph.name_of(device) {
@@ -261,6 +258,7 @@ impl KernelBackend {
                 known.nested.remove(&kernel.id());
                 Ok(())
             }
+            Object::Hwpt(Hwpt { place: Place::Shadow(shadow), .. }) => shadow.destroy(),
             Object::Hwpt(_) => Ok(()),
             Object::Device(Device { stream, vfio, attached }) => {
                 if attached.is_some() && !graph.handed_over {

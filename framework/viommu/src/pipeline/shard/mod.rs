@@ -102,19 +102,21 @@ pub(crate) struct ShardCounts {
 /// Guarantees: batches of one guest queue keep their order; a batch is placed whole; a batch that was submitted is
 /// placed by the time `submit` returns, by this thread or another; closing the job channel ends the shard's thread.
 pub struct Shard {
-    index: usize,
+    number: Option<usize>,
     mode: ShardMode,
     sync_limit: Duration,
     sink: SinkOf,
     hand_over: HandOver<Os, Mail, ShardCounts>,
+    metrics: ShardMetrics,
     jobs: flume::Sender<Rekick>,
     clock: Arc<dyn Clock>,
 }
 
 /// What a [`Shard`] is made of.
 pub struct ShardParts<'a> {
-    /// Its number, for metrics.
-    pub index: usize,
+    /// Its number, for its thread's name and for metrics; `None` if it ends with the one guest it has. There is no bound on
+    /// how many of those come and go, so metrics tell them not apart.
+    pub number: Option<usize>,
     /// Where batches go.
     pub sink: SinkOf,
     /// The vendor's name, for metrics.
@@ -131,7 +133,7 @@ pub struct ShardParts<'a> {
 
 impl std::fmt::Debug for Shard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shard").field("index", &self.index).field("mode", &self.mode).finish_non_exhaustive()
+        f.debug_struct("Shard").field("number", &self.number).field("mode", &self.mode).finish_non_exhaustive()
     }
 }
 
@@ -141,14 +143,15 @@ impl Shard {
     /// # Errors
     /// If the thread cannot be started.
     pub fn new(parts: ShardParts<'_>) -> std::io::Result<Arc<Self>> {
-        let ShardParts { index, sink, vendor, mode, sync_limit, clock, threads } = parts;
+        let ShardParts { number, sink, vendor, mode, sync_limit, clock, threads } = parts;
         let (jobs, inbox) = flume::unbounded();
         let hand_over = HandOver::new(ShardCounts::default(), flume::bounded(MAILBOX));
-        let shard = Arc::new(Self { index, mode, sync_limit, sink, hand_over, jobs, clock: clock.clone() });
-        let metrics = ShardMetrics::new(index, vendor);
+        let metrics = ShardMetrics::new(number, vendor);
+        let shard = Arc::new(Self { number, mode, sync_limit, sink, hand_over, metrics, jobs, clock: clock.clone() });
         let weak = Arc::downgrade(&shard);
-        let body = move || drain_of_last_resort(&weak, &inbox, &*clock, &metrics);
-        threads.spawn(&format!("viommu-shard-{index}"), Box::new(body))?;
+        let body = move || drain_of_last_resort(&weak, &inbox, &*clock);
+        let name = number.map_or_else(|| "viommu-shard".to_owned(), |number| format!("viommu-shard-{number}"));
+        threads.spawn(&name, Box::new(body))?;
         Ok(shard)
     }
 
@@ -211,13 +214,16 @@ impl Shard {
     }
 }
 
+impl Drop for Shard {
+    /// What it did since its thread last looked is counted, and nothing waits any more.
+    fn drop(&mut self) {
+        let counts = *self.hand_over.turn();
+        self.metrics.update(&counts, 0);
+    }
+}
+
 /// The shard's thread: parks, takes up guest queues again after configuration changes, brings counters up to date.
-fn drain_of_last_resort(
-    shard: &Weak<Shard>,
-    inbox: &flume::Receiver<Rekick>,
-    clock: &dyn Clock,
-    metrics: &ShardMetrics,
-) {
+fn drain_of_last_resort(shard: &Weak<Shard>, inbox: &flume::Receiver<Rekick>, clock: &dyn Clock) {
     loop {
         let job = recv_timeout(inbox, FLUSH, clock);
         let Some(shard) = shard.upgrade() else { return };
@@ -236,6 +242,6 @@ fn drain_of_last_resort(
             shard.hand_over.drain(&mut turn, MAILBOX, place);
             *turn
         };
-        metrics.update(&counts, shard.hand_over.queued());
+        shard.metrics.update(&counts, shard.hand_over.queued());
     }
 }

@@ -18,6 +18,17 @@ pub struct Poll {
     pub writable: bool,
 }
 
+/// What a device's DMA reaches at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// Address in the memory of whoever mapped it; of a file, the place in it.
+    pub address: u64,
+    /// Whether it may read there.
+    pub read: bool,
+    /// Whether it may write there.
+    pub write: bool,
+}
+
 impl State {
     fn behind(&self, fd: i32) -> Result<u32, Errno> {
         self.fds.get(&fd).copied().ok_or(Errno::BADF)
@@ -174,6 +185,24 @@ impl Dispatcher {
     /// The hardware's side: what devices were told about their page requests since the last call, oldest first.
     pub fn page_answers(&self) -> Vec<super::PageAnswer> {
         self.lock().answers.drain(..).collect()
+    }
+
+    /// The hardware's side: what DMA of a device, or of one of its PASIDs, reaches at an address, through the paging HWPT that
+    /// it is attached to. `None`: nothing.
+    ///
+    /// # Errors
+    /// ENOENT without the device; EOPNOTSUPP through a nested HWPT, whose tables are its driver's.
+    pub fn translate(&self, device: u32, pasid: u32, iova: u64) -> Result<Option<Reached>, Errno> {
+        let state = self.lock();
+        state.table.device(device)?;
+        let Some(attachment) = state.attachment(device, pasid) else { return Ok(None) };
+        let Some(Object::Paging(paging)) = state.table.object(attachment.hwpt) else { return Err(Errno::OPNOTSUPP) };
+        let there = state.table.ioas(paging.ioas)?.space.first_area(iova, iova);
+        Ok(there.map(|(start, area)| Reached {
+            address: area.pages.source.start().wrapping_add(iova.wrapping_sub(start)),
+            read: area.read,
+            write: area.write,
+        }))
     }
 
     /// The hardware's side: a device wrote here through a paging HWPT that tracks dirty pages, within one mapping.

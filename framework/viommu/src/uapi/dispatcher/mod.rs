@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A VMM's own tests run on it without hardware, root, or a special kernel: whatever it hands to ioctl goes to
-//! [`Dispatcher::ioctl`] with [`crate::uapi::ProcessMemory`] for the pointers. It translates no DMA: it answers what the
-//! kernel would answer, and keeps the objects the kernel would keep.
+//! [`Dispatcher::ioctl`] with [`crate::uapi::ProcessMemory`] for the pointers. It walks no guest's tables: it answers what
+//! the kernel would answer, and keeps the objects the kernel would keep.
 //!
 //! ```
 //! use viommu::uapi::{Command, Errno, ProcessMemory, dispatcher::{Dispatcher, Options}};
@@ -54,7 +54,7 @@ mod veventq;
 mod viommu;
 
 pub use cdev::Cdev;
-pub use events::{Mapping, Poll};
+pub use events::{Mapping, Poll, Reached};
 pub use fault::PageAnswer;
 pub use mmap::MapFlags;
 pub use state::Limits;

@@ -23,15 +23,18 @@ pub struct MapRequest {
     pub iova: Option<u64>,
     /// Bytes.
     pub length: u64,
+    /// Whether devices may read.
+    pub readable: bool,
     /// Whether devices may write.
     pub writable: bool,
 }
 
 impl MapRequest {
     fn flags(&self) -> u32 {
+        let read = if self.readable { flags::IOAS_MAP_READABLE } else { 0 };
         let fixed = if self.iova.is_some() { flags::IOAS_MAP_FIXED_IOVA } else { 0 };
         let write = if self.writable { flags::IOAS_MAP_WRITEABLE } else { 0 };
-        flags::IOAS_MAP_READABLE | fixed | write
+        read | fixed | write
     }
 }
 
