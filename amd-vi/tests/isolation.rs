@@ -6,48 +6,33 @@ use viommu_plugin::{
     Classes, Codec, Configuration, HostIds, Message, NO_STREAM, NO_TAG, Register, Rewritten, ShadowRange, Stop,
     TranslationMode,
 };
+use viommu_plugin_check::Random;
 
-/// splitmix64: commands need not be good randomness, but the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
+/// A command as a guest might write it: mostly near something legal, else anything.
+fn command(random: &mut Random) -> [u64; 2] {
+    let (device, domain) = (random.below(12), random.below(12) << 32);
+    let address = random.next() & !0xfff;
+    let op = |opcode: u64| opcode << 60;
+    let [mut w0, mut w1] = match random.below(12) {
+        0 => [random.next(), random.next()],
+        1 => [random.below(16) << 60, 0],
+        2 | 3 => [op(3) | domain, address | random.below(4)],
+        4 => [op(3) | domain | random.below(1 << 16), address | 4 | random.below(4)],
+        5 => [op(4) | device | random.next() & 0xffff << 32 | random.next() & 0xff << 24, address | random.below(2)],
+        6 => [op(4) | device | random.next() & 0x00ff_ffff_ffff_0000, address | 4],
+        7 => [op(2) | device, 0],
+        8 => [op(5) | device, 0],
+        9 => [op(6) | device, address],
+        10 => [op(8), 0],
+        _ => [op(1) | random.next() & 0x000f_ffff_ffff_ffff, random.next()],
+    };
+    if random.below(8) == 0 {
+        w0 ^= 1 << random.below(64);
     }
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
+    if random.below(8) == 0 {
+        w1 ^= 1 << random.below(64);
     }
-
-    /// A command as a guest might write it: mostly near something legal, else anything.
-    fn command(&mut self) -> [u64; 2] {
-        let (device, domain) = (self.below(12), self.below(12) << 32);
-        let address = self.next() & !0xfff;
-        let op = |opcode: u64| opcode << 60;
-        let [mut w0, mut w1] = match self.below(12) {
-            0 => [self.next(), self.next()],
-            1 => [self.below(16) << 60, 0],
-            2 | 3 => [op(3) | domain, address | self.below(4)],
-            4 => [op(3) | domain | self.below(1 << 16), address | 4 | self.below(4)],
-            5 => [op(4) | device | self.next() & 0xffff << 32 | self.next() & 0xff << 24, address | self.below(2)],
-            6 => [op(4) | device | self.next() & 0x00ff_ffff_ffff_0000, address | 4],
-            7 => [op(2) | device, 0],
-            8 => [op(5) | device, 0],
-            9 => [op(6) | device, address],
-            10 => [op(8), 0],
-            _ => [op(1) | self.next() & 0x000f_ffff_ffff_ffff, self.next()],
-        };
-        if self.below(8) == 0 {
-            w0 ^= 1 << self.below(64);
-        }
-        if self.below(8) == 0 {
-            w1 ^= 1 << self.below(64);
-        }
-        [w0, w1]
-    }
+    [w0, w1]
 }
 
 /// A nested guest, with device caches or without; or a shadowed one.
@@ -85,14 +70,14 @@ fn table(random: &mut Random, none: u32) -> Vec<u32> {
 #[test]
 fn host_words_name_only_the_guests_own() {
     for seed in 0..64 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let nested = seed % 4 != 0;
         let codec = codec(seed % 2 == 0, nested);
         let mut reached = 0;
         for round in 0..400 {
             let (streams, domains) = (table(&mut random, NO_STREAM), table(&mut random, NO_TAG));
             let ids = HostIds { tag: random.next() as u32 & 0xffff, streams: &streams, domains: &domains };
-            let guest: Vec<u64> = (0..random.below(9)).flat_map(|_| random.command()).collect();
+            let guest: Vec<u64> = (0..random.below(9)).flat_map(|_| command(&mut random)).collect();
             let mut out = vec![0xa5a5_a5a5_a5a5_a5a5; 2 * random.below(10) as usize];
             let before = Classes(random.below(8) as u32);
             let done = codec.rewrite(&guest, before, ids, &mut out);

@@ -3,49 +3,34 @@
 use arm_smmuv3::codec::ArmCodec;
 use arm_smmuv3::spec::registers::offset;
 use viommu_plugin::{Classes, Codec, Configuration, HostIds, NO_STREAM, Register, Rewritten, Stop};
+use viommu_plugin_check::Random;
 
-/// splitmix64: commands need not be good randomness, but the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
+/// A command as a guest might write it: mostly near something legal, else anything.
+fn command(random: &mut Random) -> [u64; 2] {
+    let streams = random.below(12) << 32;
+    let address = random.next() & !0xfff;
+    let [mut w0, mut w1] = match random.below(14) {
+        0 => [random.next(), random.next()],
+        1 => [random.below(0x50), 0],
+        2 => [0x10 | (random.next() & 0xffff) << 32, 0],
+        3 => [0x11 | random.next() & 0xffff_ffff_0000_0000, 0],
+        4 | 5 => [0x12 | random.next() & 0xffff_ffff_0000_0000, address | 1],
+        6 => [0x12 | random.next() & 0xffff_ffff_01f1_f000, address | 0x501],
+        7 => [0x13 | (random.next() & 0xffff) << 32, address],
+        8 => [0x30, 0],
+        9 => [0x05 | streams, random.below(2)],
+        10 => [0x06 | streams, 0],
+        11 => [0x40 | streams, address | random.below(64)],
+        12 => [(0x01 + random.below(3)) | streams, 0],
+        _ => [0x46 | random.below(4) << 12, 0],
+    };
+    if random.below(8) == 0 {
+        w0 ^= 1 << random.below(64);
     }
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
+    if random.below(8) == 0 {
+        w1 ^= 1 << random.below(64);
     }
-
-    /// A command as a guest might write it: mostly near something legal, else anything.
-    fn command(&mut self) -> [u64; 2] {
-        let streams = self.below(12) << 32;
-        let address = self.next() & !0xfff;
-        let [mut w0, mut w1] = match self.below(14) {
-            0 => [self.next(), self.next()],
-            1 => [self.below(0x50), 0],
-            2 => [0x10 | (self.next() & 0xffff) << 32, 0],
-            3 => [0x11 | self.next() & 0xffff_ffff_0000_0000, 0],
-            4 | 5 => [0x12 | self.next() & 0xffff_ffff_0000_0000, address | 1],
-            6 => [0x12 | self.next() & 0xffff_ffff_01f1_f000, address | 0x501],
-            7 => [0x13 | (self.next() & 0xffff) << 32, address],
-            8 => [0x30, 0],
-            9 => [0x05 | streams, self.below(2)],
-            10 => [0x06 | streams, 0],
-            11 => [0x40 | streams, address | self.below(64)],
-            12 => [(0x01 + self.below(3)) | streams, 0],
-            _ => [0x46 | self.below(4) << 12, 0],
-        };
-        if self.below(8) == 0 {
-            w0 ^= 1 << self.below(64);
-        }
-        if self.below(8) == 0 {
-            w1 ^= 1 << self.below(64);
-        }
-        [w0, w1]
-    }
+    [w0, w1]
 }
 
 fn codec(ats: bool, ssid: u64) -> ArmCodec {
@@ -69,7 +54,7 @@ fn assert_own(words: [u64; 2], ids: &HostIds<'_>, context: &str) {
 #[test]
 fn host_words_name_only_the_guests_own() {
     for seed in 0..64 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let codec = codec(seed % 2 == 0, if seed % 3 == 0 { 20 } else { 0 });
         let mut reached = 0;
         for round in 0..400 {
@@ -77,7 +62,7 @@ fn host_words_name_only_the_guests_own() {
                 .map(|_| if random.below(3) == 0 { NO_STREAM } else { random.next() as u32 & 0xff_ffff })
                 .collect();
             let ids = HostIds { tag: random.next() as u32 & 0xffff, streams: &streams, domains: &[] };
-            let guest: Vec<u64> = (0..random.below(9)).flat_map(|_| random.command()).collect();
+            let guest: Vec<u64> = (0..random.below(9)).flat_map(|_| command(&mut random)).collect();
             let mut out = vec![0xa5a5_a5a5_a5a5_a5a5; 2 * random.below(10) as usize];
             let before = Classes(random.below(8) as u32);
             let done = codec.rewrite(&guest, before, ids, &mut out);

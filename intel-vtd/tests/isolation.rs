@@ -6,44 +6,29 @@ use viommu_plugin::{
     Classes, Codec, Configuration, HostIds, Message, NO_STREAM, NO_TAG, Register, Rewritten, ShadowRange, Stop,
     TranslationMode,
 };
+use viommu_plugin_check::Random;
 
-/// splitmix64: commands need not be good randomness, but the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+/// A descriptor as a guest might write it: mostly near something legal, else anything.
+fn command(random: &mut Random) -> [u64; 4] {
+    let (did, device) = (random.below(12) << 16, random.below(12));
+    let address = random.next() & !0xfff;
+    let mut words = match random.below(12) {
+        0 => [random.next(), random.next(), 0, 0],
+        1 => [random.below(0x1000), 0, 0, 0],
+        2 => [0x01 | random.below(4) << 4 | did | device << 32, 0, 0, 0],
+        3 => [0x22 | did, 0, 0, 0],
+        4 => [0x32 | did, address | random.below(20), 0, 0],
+        5 => [0x03 | device << 32, address | random.below(2), 0, 0],
+        6 => [0x05 | random.below(8) << 4 | random.next() & !0xffff_ffff, address, 0, 0],
+        7 | 8 => [0x36 | did, address | 0x40 | random.below(20), 0, 0],
+        9 => [0x26 | did | random.below(4) << 32, 0, 0, 0],
+        10 => [0x07 | random.below(4) << 4 | did, 0, 0, 0],
+        _ => [0x08 | device << 16 | random.below(4) << 32, address | random.below(2) << 11, 0, 0],
+    };
+    if random.below(8) == 0 {
+        words[random.below(4) as usize] ^= 1 << random.below(64);
     }
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    /// A descriptor as a guest might write it: mostly near something legal, else anything.
-    fn command(&mut self) -> [u64; 4] {
-        let (did, device) = (self.below(12) << 16, self.below(12));
-        let address = self.next() & !0xfff;
-        let mut words = match self.below(12) {
-            0 => [self.next(), self.next(), 0, 0],
-            1 => [self.below(0x1000), 0, 0, 0],
-            2 => [0x01 | self.below(4) << 4 | did | device << 32, 0, 0, 0],
-            3 => [0x22 | did, 0, 0, 0],
-            4 => [0x32 | did, address | self.below(20), 0, 0],
-            5 => [0x03 | device << 32, address | self.below(2), 0, 0],
-            6 => [0x05 | self.below(8) << 4 | self.next() & !0xffff_ffff, address, 0, 0],
-            7 | 8 => [0x36 | did, address | 0x40 | self.below(20), 0, 0],
-            9 => [0x26 | did | self.below(4) << 32, 0, 0, 0],
-            10 => [0x07 | self.below(4) << 4 | did, 0, 0, 0],
-            _ => [0x08 | device << 16 | self.below(4) << 32, address | self.below(2) << 11, 0, 0],
-        };
-        if self.below(8) == 0 {
-            words[self.below(4) as usize] ^= 1 << self.below(64);
-        }
-        words
-    }
+    words
 }
 
 const CAP: u64 = 0x01d2_008c_222f_0606;
@@ -86,7 +71,7 @@ fn assert_own(words: [u64; 4], ids: &HostIds<'_>, context: &str) {
 #[test]
 fn host_words_name_only_the_guests_own() {
     for seed in 0..64 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let codec = nested(seed % 2 == 0, seed % 3 == 0);
         let mut reached = 0;
         for round in 0..1200 {
@@ -96,7 +81,7 @@ fn host_words_name_only_the_guests_own() {
             };
             let (streams, domains) = (some(NO_STREAM), some(NO_TAG));
             let ids = HostIds { tag: random.next() as u32 & 0xffff, streams: &streams, domains: &domains };
-            let guest: Vec<u64> = (0..random.below(9)).flat_map(|_| random.command()).collect();
+            let guest: Vec<u64> = (0..random.below(9)).flat_map(|_| command(&mut random)).collect();
             let mut out = vec![0xa5a5_a5a5_a5a5_a5a5; 4 * random.below(10) as usize];
             let before = Classes(random.below(8) as u32);
             let done = codec.rewrite(&guest, before, ids, &mut out);
@@ -147,10 +132,10 @@ fn a_shadowed_guest_reaches_device_caches_only() {
         assert_eq!(codec.mode(), TranslationMode::SHADOW);
         let (streams, domains) = ([7; 12], [9; 12]);
         let ids = HostIds { tag: 5, streams: &streams, domains: &domains };
-        let mut random = Random(1);
+        let mut random = Random::new(1);
         let mut stops = 0;
         for _ in 0..20_000 {
-            let done = codec.rewrite(&random.command(), Classes::NONE, ids, &mut [0; 4]);
+            let done = codec.rewrite(&command(&mut random), Classes::NONE, ids, &mut [0; 4]);
             assert_eq!((done.tlb, done.config), (0, 0));
             stops += u32::from(done.stop == Stop::SHADOW);
         }

@@ -7,14 +7,16 @@ use crate::machine::{self, Machine};
 use amd_vi::codec::AmdCodec;
 use amd_vi::driver::AmdDriver;
 use amd_vi::frontend::AmdFrontend;
+use amd_vi::model::Iommu;
 use amd_vi::spec::registers::{CAPABILITY_HEADER, offset};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use viommu_plugin::{
-    Actions, Classes, Codec, Driver, EntryKey, Frontend, GuestFault, GuestMapping, GuestMemory, Hardware, HostIds,
-    HostInvalidation, KeyKind, Lookup, Mode, NO_STREAM, QueueState, Register, Scope, ShadowRange, Status, Stop,
-    TranslationMode, Unreadable,
+    Actions, Classes, Codec, Driver, EntryKey, Frontend, GuestFault, GuestMapping, Hardware, HostIds, HostInvalidation,
+    KeyKind, Lookup, Mode, NO_STREAM, QueueState, Register, Scope, ShadowRange, Status, Stop, TranslationMode,
+    Unreadable,
 };
+use viommu_plugin_check::bench::Ram;
 use viommu_trace::{Header, Outcome, Record, Scan, Trace, Translation};
 
 /// Host devices are the guest's plus this.
@@ -22,27 +24,6 @@ const DEVICE_OFFSET: u32 = 0x4000;
 const PARENT: u32 = 0x123;
 const ABORT: EntryKey = EntryKey { kind: KeyKind::ABORT, event: 0, domain: u32::MAX, reserved: 0, words: [0; 4] };
 const BYPASS: EntryKey = EntryKey { kind: KeyKind::BYPASS, ..ABORT };
-
-/// The guest's memory: RAM at `gpa`, which is at `pa` of the machine.
-struct Ram<'a> {
-    machine: &'a Machine,
-    gpa: u64,
-    pa: u64,
-    len: u64,
-}
-
-impl Ram<'_> {
-    fn host(&self, gpa: u64, len: usize) -> Result<u64, Unreadable> {
-        let at = gpa.checked_sub(self.gpa).ok_or(Unreadable)?;
-        (at + len as u64 <= self.len).then_some(self.pa + at).ok_or(Unreadable)
-    }
-}
-
-impl GuestMemory for Ram<'_> {
-    fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
-        Hardware::read(self.machine, self.host(gpa, bytes.len())?, bytes)
-    }
-}
 
 /// The copy of one of the guest's tables.
 struct Shadow {
@@ -53,7 +34,7 @@ struct Shadow {
 }
 
 struct Vm<'a> {
-    ram: Ram<'a>,
+    ram: Ram<'a, Iommu>,
     frontend: AmdFrontend,
     codec: AmdCodec,
     driver: AmdDriver,
@@ -69,13 +50,14 @@ struct Vm<'a> {
 impl<'a> Vm<'a> {
     fn new(machine: &'a Machine, header: &Header, registers: &[Register]) -> Self {
         let mut driver = AmdDriver::new(machine.boxed()).unwrap();
-        let pa = machine.alloc(header.ram_size, 1 << 30).unwrap();
+        let ram = Ram::new(machine, header.ram_base, header.ram_size);
+        let pa = ram.host(header.ram_base, 0).unwrap();
         let parent = driver.stage2_create(PARENT).unwrap();
         driver.stage2_map(parent, header.ram_base, pa, header.ram_size, 3).unwrap();
         let codec = AmdCodec::new(registers).unwrap();
         assert_eq!(codec.mode(), TranslationMode::SHADOW);
         let mut vm = Self {
-            ram: Ram { machine, gpa: header.ram_base, pa, len: header.ram_size },
+            ram,
             frontend: AmdFrontend::new(registers).unwrap(),
             codec,
             driver,
@@ -166,7 +148,7 @@ impl<'a> Vm<'a> {
         let what = HostInvalidation { scope: Scope::TAG, tag: shadow.tag, ..HostInvalidation::default() };
         let mut out = [0; 2];
         self.driver.encode(&what, &mut out);
-        self.ram.machine.issue(&out).unwrap();
+        self.ram.bench().issue(&out).unwrap();
     }
 
     fn refresh_all(&mut self, range: ShadowRange) {
@@ -195,10 +177,7 @@ impl<'a> Vm<'a> {
                 return;
             }
             assert_eq!(queue.fault, GuestFault::NONE);
-            let run = queue.pending.min(queue.capacity - queue.head);
-            let mut bytes = vec![0; 16 * run as usize];
-            self.ram.read(queue.base + 16 * u64::from(queue.head), &mut bytes).unwrap();
-            let guest: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|&word| u64::from_le_bytes(word)).collect();
+            let guest = self.ram.commands(&queue).unwrap();
             let mut host = vec![0; guest.len()];
             let ids = HostIds { tag: PARENT, streams: &self.devices, domains: &[] };
             let done = self.codec.rewrite(&guest, Classes::NONE, ids, &mut host);
@@ -240,7 +219,7 @@ impl<'a> Vm<'a> {
     /// Whether the device's DMA ends as recorded; outside RAM that is a fault.
     fn check(&mut self, recorded: &Translation) -> Result<(), String> {
         self.plug(recorded.stream);
-        let answer = self.ram.machine.dma(recorded.stream + DEVICE_OFFSET, recorded.iova, recorded.access.into());
+        let answer = self.ram.bench().dma(recorded.stream + DEVICE_OFFSET, recorded.iova, recorded.access.into());
         self.events();
         let right = match recorded.outcome {
             Outcome::Fault => answer.status == Status::FAULT,
@@ -285,10 +264,7 @@ fn replay(name: &str, translations: u64, faults: u64) {
     while let Some(entry) = trace.next().unwrap() {
         let number = entry.number;
         match entry.record {
-            Record::Mem { gpa, bytes, .. } => {
-                let pa = vm.ram.host(gpa, bytes.len()).unwrap();
-                Hardware::write(&machine, pa, bytes).unwrap();
-            }
+            Record::Mem { gpa, bytes, .. } => vm.ram.write(gpa, bytes).unwrap(),
             Record::MmioWrite { offset, value, size } => vm.write(offset, size, value),
             Record::MmioRead { offset: at, value, size }
                 if matches!(at, offset::CONTROL | offset::EFR | offset::EFR2 | offset::STATUS | offset::EVENT_TAIL) =>

@@ -6,9 +6,9 @@ use amd_vi::driver::AmdDriver;
 use amd_vi::features::Features;
 use amd_vi::spec::registers::{CAPABILITY_HEADER, offset};
 use viommu_plugin::{
-    Driver, Hardware, HostInvalidation, QueueFaultKind, Refusal, Register, Scope, Status, TranslationMode, Unreadable,
-    Vendor,
+    Driver, Hardware, HostInvalidation, QueueFaultKind, Refusal, Register, Scope, Status, TranslationMode, Vendor,
 };
+use viommu_plugin_check::bench::Still;
 
 /// EFR of QEMU's amd-iommu: GTSup without GIoSup.
 const QEMU: Register = Register { offset: offset::EFR, value: 0x29d7 };
@@ -72,32 +72,13 @@ fn no_memory_at_any_point_is_an_error() {
     }
 }
 
-/// Registers that never follow what is written.
-struct Dead;
-
-impl Hardware for Dead {
-    fn mmio_read(&self, at: u64, _: u32) -> u64 {
-        if at == offset::EFR { QEMU.value } else { 0 }
-    }
-    fn mmio_write(&self, _: u64, _: u32, _: u64) {}
-    fn read(&self, _: u64, _: &mut [u8]) -> Result<(), Unreadable> {
-        Ok(())
-    }
-    fn write(&self, _: u64, _: &[u8]) -> Result<(), Unreadable> {
-        Ok(())
-    }
-    fn alloc(&self, _: u64, _: u64) -> Result<u64, Refusal> {
-        Ok(0x1_0000_0000)
-    }
-    fn free(&self, _: u64, _: u64) {}
-    fn issue(&self, _: &[u64]) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
-
 #[test]
 fn hardware_that_does_not_answer_is_given_up() {
-    let refusal = AmdDriver::new(Box::new(Dead)).err().unwrap();
+    let registers = |at| {
+        if at == offset::EFR { QEMU.value } else { 0 }
+    };
+    let still = Still { registers, allocates_at: 0x1_0000_0000 };
+    let refusal = AmdDriver::new(Box::new(still)).err().unwrap();
     assert_eq!(refusal.errno, Refusal::ETIMEDOUT);
 }
 

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Mutex;
 use viommu_plugin::{Driver, Hardware, Refusal, Unreadable};
+use viommu_plugin_check::Random;
 
 const PAGES: u64 = 8;
 const STEPS: usize = 300;
@@ -110,15 +111,6 @@ impl Hardware for Between {
     }
 }
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (self.0 >> 33) % end
-    }
-}
-
 /// What the oracle knows of a guest.
 #[derive(Default)]
 struct Known {
@@ -168,7 +160,7 @@ fn free(guests: &[Guest]) -> Vec<u32> {
 
 /// The first thing that is wrong.
 fn run(seed: u64, wrong: Wrong) -> Result<(), String> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let machine = machine::with(&identity(), false);
     let between = Between { machine: machine.clone(), wrong, presets: Mutex::default() };
     let mut driver = AmdDriver::new(Box::new(between)).unwrap();

@@ -1,10 +1,10 @@
 //! Whatever a guest, a recording, or the memory behind them says: an answer, never a panic, never without end.
 
-use crate::reference::Random;
 use amd_vi::model::Iommu;
 use amd_vi::spec::registers::{CAPABILITY_HEADER, Control, FRAME_BYTES, offset};
 use std::sync::{Arc, Mutex};
 use viommu_plugin::{Answer, Message, Model, ModelConfig, ModelHost, Register, Request, Status, Unreadable};
+use viommu_plugin_check::Random;
 
 /// Memory full of noise, other noise at every look, that often looks like valid entries; sometimes there is none.
 struct Noise {

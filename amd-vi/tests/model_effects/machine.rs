@@ -10,9 +10,8 @@ use amd_vi::spec::events::EventWord0;
 use amd_vi::spec::pte::{Gcr3Entry, GuestPte, HostPte, span_log2};
 use amd_vi::spec::registers::{Control, RingBase, offset};
 use amd_vi::spec::size;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use viommu_plugin::{Answer, Message, Model, ModelConfig, ModelHost, Register, Request, Unreadable};
+use viommu_plugin::{Answer, Message, Model, ModelConfig, Register, Request};
+use viommu_plugin_check::bench::SparseMemory;
 
 /// Memory ends here: addresses beyond it abort.
 pub(crate) const MEMORY_END: u64 = 1 << 40;
@@ -28,59 +27,8 @@ pub(crate) const WRITE: u32 = 2;
 /// Both permissions.
 pub(crate) const RW: u8 = 3;
 
-#[derive(Default)]
-struct Inner {
-    words: HashMap<u64, u64>,
-    irqs: u32,
-}
-
-/// What the IOMMU reaches. Unwritten memory reads as zero.
-#[derive(Clone, Default)]
-pub(crate) struct Memory(Arc<Mutex<Inner>>);
-
-impl Memory {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-    pub(crate) fn put(&self, address: u64, words: &[u64]) {
-        let mut inner = self.lock();
-        for (at, word) in (address..).step_by(8).zip(words) {
-            inner.words.insert(at, *word);
-        }
-    }
-    pub(crate) fn get(&self, address: u64) -> u64 {
-        self.lock().words.get(&address).copied().unwrap_or(0)
-    }
-    /// Interrupts ever.
-    pub(crate) fn irqs(&self) -> u32 {
-        self.lock().irqs
-    }
-}
-
-impl ModelHost for Memory {
-    fn read(&self, pa: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
-        if pa + bytes.len() as u64 > MEMORY_END {
-            return Err(Unreadable);
-        }
-        for (at, out) in (pa..).step_by(8).zip(bytes.chunks_mut(8)) {
-            out.copy_from_slice(&self.get(at).to_le_bytes());
-        }
-        Ok(())
-    }
-    fn write(&self, pa: u64, bytes: &[u8]) -> Result<(), Unreadable> {
-        if pa + bytes.len() as u64 > MEMORY_END {
-            return Err(Unreadable);
-        }
-        for (at, chunk) in (pa..).step_by(8).zip(bytes.chunks_exact(8)) {
-            self.put(at, &[u64::from_le_bytes(chunk.try_into().unwrap())]);
-        }
-        Ok(())
-    }
-    fn irq(&self, line: u32) {
-        assert_eq!(line, 0);
-        self.lock().irqs += 1;
-    }
-}
+/// What the IOMMU reaches.
+pub(crate) type Memory = SparseMemory;
 
 /// A device table entry in the making.
 #[derive(Clone, Copy)]
@@ -131,7 +79,7 @@ impl Machine {
 
     /// With these feature registers, device caches, and room in the TLB.
     pub(crate) fn with(registers: &[Register], atc: bool, tlb_capacity: u32) -> Self {
-        let memory = Memory::default();
+        let memory = Memory::new(MEMORY_END);
         let config = ModelConfig { registers, atc, tlb_capacity };
         let mut machine =
             Self { iommu: Iommu::new(Box::new(memory.clone()), config).unwrap(), memory, tail: 0, free: TABLES };
@@ -262,6 +210,13 @@ impl Machine {
         let mut text = Message::default();
         self.iommu.explain(&Request { stream, pasid, iova, access: 0, flags: 0 }, &mut text);
         text.text().to_owned()
+    }
+
+    /// Interrupts ever, all of them on the one line that there is.
+    pub(crate) fn irqs(&self) -> usize {
+        let lines = self.memory.irqs();
+        assert!(lines.iter().all(|line| *line == 0), "{lines:?}");
+        lines.len()
     }
 
     /// The event log's entries that software has not taken.

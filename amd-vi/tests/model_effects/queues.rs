@@ -39,17 +39,17 @@ fn completion_interrupts_until_acknowledged() {
     let mut machine = Machine::new();
     let interrupting = CompletionWait::from_words(wait()).with_i(true).words();
     machine.submit(&[wait()]);
-    assert_eq!(machine.memory.irqs(), 0);
+    assert_eq!(machine.irqs(), 0);
     machine.submit(&[interrupting, interrupting]);
     assert!(status(&mut machine).com_wait_int());
-    assert_eq!(machine.memory.irqs(), 1, "one until software clears the bit");
+    assert_eq!(machine.irqs(), 1, "one until software clears the bit");
     machine.write(offset::STATUS, Status::new().with_com_wait_int(true).into());
     machine.submit(&[interrupting]);
-    assert_eq!(machine.memory.irqs(), 2);
+    assert_eq!(machine.irqs(), 2);
     machine.write(offset::STATUS, Status::new().with_com_wait_int(true).into());
     machine.write(offset::CONTROL, Machine::control().with_com_wait_int_en(false).into());
     machine.submit(&[interrupting]);
-    assert_eq!((machine.memory.irqs(), status(&mut machine).com_wait_int()), (2, true));
+    assert_eq!((machine.irqs(), status(&mut machine).com_wait_int()), (2, true));
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn an_illegal_command_stops_the_buffer_until_it_is_enabled_again() {
         assert!(!status(&mut machine).cmd_buf_run());
         let (event, address) = machine.events()[0];
         assert_eq!((EventCode(event.code()), address), (EventCode::ILLEGAL_COMMAND_ERROR, COMMANDS + 16));
-        assert_eq!(machine.memory.irqs(), 1);
+        assert_eq!(machine.irqs(), 1);
         // Repaired in place, but still stopped.
         machine.memory.put(COMMANDS + 16, &wait());
         assert_eq!(machine.iommu.step(9), 0);
@@ -129,12 +129,12 @@ fn a_full_event_log_loses_says_so_and_starts_again() {
     }
     assert_eq!(machine.events().len() as u64, room);
     assert!(!status(&mut machine).event_overflow() && status(&mut machine).event_log_run());
-    let irqs = machine.memory.irqs();
+    let irqs = machine.irqs();
     assert_eq!(irqs, 1, "one until software acknowledges");
     machine.dma(1, 0, READ);
     machine.dma(1, 0, READ);
     assert!(status(&mut machine).event_overflow() && !status(&mut machine).event_log_run());
-    assert_eq!((machine.events().len() as u64, machine.memory.irqs()), (room, irqs + 1));
+    assert_eq!((machine.events().len() as u64, machine.irqs()), (room, irqs + 1));
     // Software takes all, acknowledges, and turns the log off and on.
     let tail = machine.read(offset::EVENT_TAIL);
     machine.write(offset::EVENT_HEAD, tail);

@@ -35,7 +35,7 @@ fn faults_are_neither_logged_nor_cached() {
         assert_eq!(machine.ask(speculative(stream, 0x1000)).status, Status::FAULT);
     }
     assert!(machine.events().is_empty());
-    assert_eq!(machine.memory.irqs(), 0);
+    assert_eq!(machine.irqs(), 0);
     machine.map_host(root, 3, 0x1000, 0x8000, 12, RW);
     assert_eq!(machine.dma(1, 0x1000, READ).output, 0x8000);
 }

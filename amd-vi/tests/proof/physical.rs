@@ -4,7 +4,7 @@ use crate::entry_table::NESTED;
 use amd_vi::spec::registers::Efr;
 use amd_vi::tables::{Dte, Geometry, HostTable};
 use viommu_plugin::{EntryKey, KeyKind};
-use viommu_plugin_check::bench::Nowhere;
+use viommu_plugin_check::bench::Still;
 
 /// What every DTE of one guest must hold.
 #[derive(Debug, Clone, Copy)]
@@ -22,8 +22,12 @@ pub(crate) struct Owned {
 impl Owned {
     /// The driver's object for the host's table.
     pub(crate) fn make(self) -> HostTable {
-        HostTable::new(&Nowhere { allocates_at: self.root }, Geometry::new(Efr::new().with_hats(self.hats)), 3)
-            .expect("there is memory")
+        HostTable::new(
+            &Still { registers: |_| 0, allocates_at: self.root },
+            Geometry::new(Efr::new().with_hats(self.hats)),
+            3,
+        )
+        .expect("there is memory")
     }
 
     /// Whether a DTE made of `key` holds the host's bits, of the guest's only what it may decide, and lets nothing pass

@@ -5,14 +5,16 @@ use crate::machine::{self, Machine};
 use arm_smmuv3::codec::ArmCodec;
 use arm_smmuv3::driver::ArmDriver;
 use arm_smmuv3::frontend::ArmFrontend;
+use arm_smmuv3::model::Smmu;
 use arm_smmuv3::spec::registers::offset;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use viommu_plugin::NO_DOMAIN;
 use viommu_plugin::{
-    Actions, Classes, Codec, Driver, Effects, EntryKey, EventOwner, Frontend, GuestFault, GuestMemory, Hardware,
-    HostIds, HostInvalidation, KeyKind, Lookup, Mode, NO_STREAM, QueueState, Register, Scope, Status, Stop, Unreadable,
+    Actions, Classes, Codec, Driver, Effects, EntryKey, EventOwner, Frontend, GuestFault, Hardware, HostIds,
+    HostInvalidation, KeyKind, Lookup, Mode, NO_STREAM, QueueState, Register, Scope, Status, Stop, Unreadable,
 };
+use viommu_plugin_check::bench::Ram;
 use viommu_trace::{Header, Outcome, Record, Scan, Trace, Translation};
 
 /// Host streams are the guest's plus this.
@@ -21,29 +23,8 @@ const TAG: u32 = 0x123;
 const ABORT: EntryKey = EntryKey { kind: KeyKind::ABORT, event: 0, domain: NO_DOMAIN, reserved: 0, words: [0; 4] };
 const BYPASS: EntryKey = EntryKey { kind: KeyKind::BYPASS, ..ABORT };
 
-/// The guest's memory: RAM at `gpa`, which is at `pa` of the machine.
-struct Ram<'a> {
-    machine: &'a Machine,
-    gpa: u64,
-    pa: u64,
-    len: u64,
-}
-
-impl Ram<'_> {
-    fn host(&self, gpa: u64, len: usize) -> Result<u64, Unreadable> {
-        let at = gpa.checked_sub(self.gpa).ok_or(Unreadable)?;
-        (at + len as u64 <= self.len).then_some(self.pa + at).ok_or(Unreadable)
-    }
-}
-
-impl GuestMemory for Ram<'_> {
-    fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
-        Hardware::read(self.machine, self.host(gpa, bytes.len())?, bytes)
-    }
-}
-
 struct Vm<'a> {
-    ram: Ram<'a>,
+    ram: Ram<'a, Smmu>,
     frontend: ArmFrontend,
     codec: ArmCodec,
     driver: ArmDriver,
@@ -58,11 +39,12 @@ struct Vm<'a> {
 impl<'a> Vm<'a> {
     fn new(machine: &'a Machine, header: &Header, registers: &[Register]) -> Self {
         let mut driver = ArmDriver::new(machine.boxed()).unwrap();
-        let pa = machine.alloc(header.ram_size, 1 << 30).unwrap();
+        let ram = Ram::new(machine, header.ram_base, header.ram_size);
+        let pa = ram.host(header.ram_base, 0).unwrap();
         let stage2 = driver.stage2_create(TAG).unwrap();
         driver.stage2_map(stage2, header.ram_base, pa, header.ram_size, 3).unwrap();
         let mut vm = Self {
-            ram: Ram { machine, gpa: header.ram_base, pa, len: header.ram_size },
+            ram,
             frontend: ArmFrontend::new(registers).unwrap(),
             codec: ArmCodec::new(registers).unwrap(),
             driver,
@@ -118,16 +100,13 @@ impl<'a> Vm<'a> {
             if queue.state != QueueState::RUNNING || queue.pending == 0 {
                 return;
             }
-            let run = queue.pending.min(queue.capacity - queue.head);
-            let mut bytes = vec![0; 16 * run as usize];
-            self.ram.read(queue.base + 16 * u64::from(queue.head), &mut bytes).unwrap();
-            let guest: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|&word| u64::from_le_bytes(word)).collect();
+            let guest = self.ram.commands(&queue).unwrap();
             let mut host = vec![0; guest.len()];
             let ids = HostIds { tag: TAG, streams: &self.streams, domains: &[] };
             let done = self.codec.rewrite(&guest, Classes::NONE, ids, &mut host);
             let host = &host[..2 * done.written as usize];
             host.as_chunks::<2>().0.iter().for_each(|words| *self.issued.entry(words[0] as u8).or_default() += 1);
-            self.ram.machine.issue(host).unwrap();
+            self.ram.bench().issue(host).unwrap();
             self.frontend.advance(done.taken);
             let next = guest.get(2 * done.taken as usize..).unwrap_or(&[]);
             match done.stop {
@@ -164,13 +143,13 @@ impl<'a> Vm<'a> {
         self.configure(0, u32::MAX);
         let mut out = [0; 2];
         self.driver.encode(&HostInvalidation { scope: Scope::TAG, tag: TAG, ..HostInvalidation::default() }, &mut out);
-        self.ram.machine.issue(&out).unwrap();
+        self.ram.bench().issue(&out).unwrap();
     }
 
     /// Whether the device's DMA ends as recorded; outside RAM that is a stage-2 fault at the recorded output.
     fn check(&mut self, recorded: &Translation) -> Result<(), String> {
         self.plug(recorded.stream);
-        let answer = self.ram.machine.dma(recorded.stream + STREAM_OFFSET, recorded.iova, recorded.access.into());
+        let answer = self.ram.bench().dma(recorded.stream + STREAM_OFFSET, recorded.iova, recorded.access.into());
         self.events();
         let right = match recorded.outcome {
             Outcome::Fault => answer.status == Status::FAULT && answer.stage < 2 && answer.fault == recorded.fault,
@@ -198,10 +177,7 @@ fn replay(name: &str, expected: u64, through: &[u8]) {
     while let Some(entry) = trace.next().unwrap() {
         let number = entry.number;
         match entry.record {
-            Record::Mem { gpa, bytes, .. } => {
-                let pa = vm.ram.host(gpa, bytes.len()).unwrap();
-                Hardware::write(&machine, pa, bytes).unwrap();
-            }
+            Record::Mem { gpa, bytes, .. } => vm.ram.write(gpa, bytes).unwrap(),
             Record::Reset => vm.reset(),
             Record::MmioWrite { offset, value, size } => vm.write(offset, size, value),
             Record::MmioRead { offset: at, value, size }

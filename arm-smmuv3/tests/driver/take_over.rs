@@ -6,6 +6,7 @@ use arm_smmuv3::driver::ArmDriver;
 use arm_smmuv3::spec::registers::offset;
 use viommu_plugin::TranslationMode;
 use viommu_plugin::{Driver, Hardware, QueueFaultKind, Refusal, Register, Status, Vendor};
+use viommu_plugin_check::bench::Still;
 
 fn id(offset: u64, value: u64) -> Register {
     Register { offset, value }
@@ -73,37 +74,16 @@ fn no_memory_at_any_point_is_an_error() {
     }
 }
 
-/// Registers that never follow what is written.
-struct Dead;
-
-impl Hardware for Dead {
-    fn mmio_read(&self, at: u64, _: u32) -> u64 {
-        match at {
-            offset::IDR0 => 0x0d44_101b,
-            offset::IDR1 => 0x0273_0010,
-            offset::IDR5 => 0x74,
-            _ => u64::MAX,
-        }
-    }
-    fn mmio_write(&self, _: u64, _: u32, _: u64) {}
-    fn read(&self, _: u64, _: &mut [u8]) -> Result<(), viommu_plugin::Unreadable> {
-        Ok(())
-    }
-    fn write(&self, _: u64, _: &[u8]) -> Result<(), viommu_plugin::Unreadable> {
-        Ok(())
-    }
-    fn alloc(&self, _: u64, _: u64) -> Result<u64, Refusal> {
-        Ok(0x1_0000_0000)
-    }
-    fn free(&self, _: u64, _: u64) {}
-    fn issue(&self, _: &[u64]) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
-
 #[test]
 fn hardware_that_does_not_answer_is_given_up() {
-    let refusal = ArmDriver::new(Box::new(Dead)).err().unwrap();
+    let registers = |at| match at {
+        offset::IDR0 => 0x0d44_101b,
+        offset::IDR1 => 0x0273_0010,
+        offset::IDR5 => 0x74,
+        _ => u64::MAX,
+    };
+    let still = Still { registers, allocates_at: 0x1_0000_0000 };
+    let refusal = ArmDriver::new(Box::new(still)).err().unwrap();
     assert_eq!(refusal.errno, Refusal::ETIMEDOUT);
 }
 

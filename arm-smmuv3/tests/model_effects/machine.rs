@@ -5,9 +5,8 @@ use arm_smmuv3::spec::cd::{CdTtb, CdWord0};
 use arm_smmuv3::spec::commands::Opcode;
 use arm_smmuv3::spec::registers::offset;
 use arm_smmuv3::spec::ste::{Config, SteWord0, SteWord1, SteWord2, SteWord3};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use viommu_plugin::{Answer, Message, Model, ModelConfig, ModelHost, Register, Request, Unreadable};
+use viommu_plugin::{Answer, Message, Model, ModelConfig, Register, Request};
+use viommu_plugin_check::bench::SparseMemory;
 
 /// Memory ends here: addresses beyond it abort.
 pub(crate) const MEMORY_END: u64 = 1 << 40;
@@ -19,61 +18,8 @@ pub(crate) const QUEUE_LOG2: u32 = 4;
 const TABLES: u64 = 0x1000_0000;
 pub(crate) const NO_PASID: u32 = u32::MAX;
 
-#[derive(Default)]
-pub(crate) struct Inner {
-    words: HashMap<u64, u64>,
-    pub(crate) irqs: Vec<u32>,
-}
-
-/// What the SMMU reaches. Unwritten memory reads as zero.
-#[derive(Clone, Default)]
-pub(crate) struct Memory(Arc<Mutex<Inner>>);
-
-impl Memory {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-    pub(crate) fn put(&self, address: u64, words: &[u64]) {
-        let mut inner = self.lock();
-        for (at, word) in (address..).step_by(8).zip(words) {
-            inner.words.insert(at, *word);
-        }
-    }
-    pub(crate) fn get(&self, address: u64) -> u64 {
-        self.lock().words.get(&address).copied().unwrap_or(0)
-    }
-    /// Everything that was ever written.
-    pub(crate) fn words(&self) -> HashMap<u64, u64> {
-        self.lock().words.clone()
-    }
-}
-
-impl ModelHost for Memory {
-    fn read(&self, pa: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
-        if pa + bytes.len() as u64 > MEMORY_END {
-            return Err(Unreadable);
-        }
-        for (at, out) in (pa..).step_by(8).zip(bytes.chunks_mut(8)) {
-            out.copy_from_slice(&self.get(at).to_le_bytes()[..out.len()]);
-        }
-        Ok(())
-    }
-    fn write(&self, pa: u64, bytes: &[u8]) -> Result<(), Unreadable> {
-        if pa + bytes.len() as u64 > MEMORY_END {
-            return Err(Unreadable);
-        }
-        for (at, chunk) in (pa..).step_by(8).zip(bytes.chunks(8)) {
-            let mut word = self.get(at & !7).to_le_bytes();
-            let start = (at & 7) as usize;
-            word[start..start + chunk.len()].copy_from_slice(chunk);
-            self.put(at & !7, &[u64::from_le_bytes(word)]);
-        }
-        Ok(())
-    }
-    fn irq(&self, line: u32) {
-        self.lock().irqs.push(line);
-    }
-}
+/// What the SMMU reaches.
+pub(crate) type Memory = SparseMemory;
 
 /// A translation table that grows as it is mapped into.
 pub(crate) struct Tables {
@@ -153,7 +99,7 @@ impl Machine {
     }
 
     pub(crate) fn off(registers: &[Register], atc: bool, tlb_capacity: u32) -> Self {
-        let memory = Memory::default();
+        let memory = Memory::new(MEMORY_END);
         let config = ModelConfig { registers, atc, tlb_capacity };
         let smmu = Smmu::new(Box::new(memory.clone()), config).unwrap();
         Self { smmu, memory, next_table: TABLES, prod: 0 }

@@ -59,7 +59,7 @@ fn an_illegal_command_stops_the_queue_until_acknowledged() {
     m.post(sync());
     assert_eq!(m.smmu.step(10), 1);
     assert_eq!(m.read(offset::CMDQ_CONS), ILL | 1);
-    assert_eq!((m.read(offset::GERROR), m.memory.lock().irqs.clone()), (1, vec![3]));
+    assert_eq!((m.read(offset::GERROR), m.memory.irqs()), (1, vec![3]));
     assert_eq!(m.smmu.step(10), 0);
     // Linux: replace the offender by a SYNC, then acknowledge.
     m.memory.put(COMMANDS + 16, &sync());
@@ -129,12 +129,12 @@ fn sync_signals_as_asked() {
     m.memory.put(0x9000, &[0x1111_1111_2222_2222]);
     m.command(sync.with_cs(1).with_msi_address(0x9004 >> 2).with_msi_data(0xabcd).words());
     assert_eq!(m.memory.get(0x9000), 0x0000_abcd_2222_2222);
-    assert!(m.memory.lock().irqs.is_empty());
+    assert!(m.memory.irqs().is_empty());
     m.command(sync.with_cs(1).words());
-    assert_eq!(m.memory.lock().irqs, [2], "without an address: the wired line");
+    assert_eq!(m.memory.irqs(), [2], "without an address: the wired line");
     m.command(sync.with_cs(2).words());
     m.command(sync.words());
-    assert_eq!(m.memory.lock().irqs, [2]);
+    assert_eq!(m.memory.irqs(), [2]);
     m.command(sync.with_cs(1).with_msi_address(MEMORY_END >> 2).words());
     assert_eq!(m.read(offset::GERROR), 1 << 4, "MSI_CMDQ_ABT_ERR; the queue goes on");
     m.command(sync.words());
@@ -170,10 +170,10 @@ fn an_event_says_what_happened() {
     assert_eq!(m.event(0), [6 << 32 | 0x10, 2 << 40, 0x1234_5678, 0]);
     m.access(6, 0x1234_5678, 1);
     assert_eq!(m.event(1), [6 << 32 | 0x10, 2 << 40 | 1 << 35, 0x1234_5678, 0]);
-    assert_eq!((m.read(offset::EVENTQ_PROD), m.memory.lock().irqs.clone()), (2, vec![0]), "one pulse: not empty");
+    assert_eq!((m.read(offset::EVENTQ_PROD), m.memory.irqs()), (2, vec![0]), "one pulse: not empty");
     m.write(offset::EVENTQ_CONS, 4, 2);
     m.ask(6, 0);
-    assert_eq!(m.memory.lock().irqs, [0, 0]);
+    assert_eq!(m.memory.irqs(), [0, 0]);
     // CD.R = 0: faults are not recorded.
     m.memory.put(0x50_0000, &[cd_word(1, &tables).with_r(false).into()]);
     m.command(cfgi_ste(6));
@@ -191,7 +191,7 @@ fn an_event_may_be_told_by_message() {
     m.write(offset::EVENTQ_IRQ_CFG1, 4, 78);
     m.ask(6, 0);
     assert_eq!(m.memory.get(0x9000), 77, "and cannot be redirected while it is enabled");
-    assert!(m.memory.lock().irqs.is_empty());
+    assert!(m.memory.irqs().is_empty());
 }
 
 #[test]
@@ -223,5 +223,5 @@ fn an_event_queue_outside_memory_is_a_global_error() {
     m.ask(0, 0);
     m.ask(0, 0);
     assert_eq!((m.read(offset::GERROR), m.read(offset::EVENTQ_PROD)), (1 << 2, 0));
-    assert_eq!(m.memory.lock().irqs, [3], "active already: no second interrupt");
+    assert_eq!(m.memory.irqs(), [3], "active already: no second interrupt");
 }

@@ -2,27 +2,7 @@
 
 use crate::machine::*;
 use arm_smmuv3::spec::commands::{Opcode, Tlbi};
-
-/// xorshift64.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        let mut random = Self(seed | 1);
-        random.next();
-        random.next();
-        random
-    }
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
+use viommu_plugin_check::Random;
 
 /// One cached leaf.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -22,7 +22,7 @@ fn impossible_hardware_is_refused() {
     for idr0 in [Idr0::new().with_s1p(true), Idr0::new().with_ttf(2)] {
         let registers = [Register { offset: offset::IDR0, value: u32::from(idr0).into() }];
         let config = ModelConfig { registers: &registers, ..ModelConfig::default() };
-        let refusal = Smmu::new(Box::new(Memory::default()), config).err().unwrap();
+        let refusal = Smmu::new(Box::new(Memory::new(MEMORY_END)), config).err().unwrap();
         assert_eq!(refusal.errno, Refusal::EOPNOTSUPP);
         assert!(refusal.text.contains("IDR0"), "{refusal}");
     }

@@ -68,7 +68,7 @@ fn nothing_that_is_not_valid_is_cached() {
     let answer = m.ask(1, unmapped);
     assert_eq!((answer.output, answer.flags), (TARGET, 0));
     assert_eq!(m.read(offset::EVENTQ_PROD), 0, "and software was told of nothing");
-    assert_eq!(m.memory.lock().irqs, []);
+    assert_eq!(m.memory.irqs(), []);
 }
 
 /// The tables are read only: a leaf whose access flag is clear is refused, and stays as it is.

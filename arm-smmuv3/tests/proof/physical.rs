@@ -3,7 +3,7 @@
 use crate::entry_table::{GUEST0, GUEST1};
 use arm_smmuv3::tables::{Geometry, HostSte, Stage2, Ste};
 use viommu_plugin::{EntryKey, KeyKind};
-use viommu_plugin_check::bench::Nowhere;
+use viommu_plugin_check::bench::Still;
 
 /// A stage 2 in numbers.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +22,7 @@ pub(crate) const STAGE2: Numbers = Numbers { oas: 4, vmid: 0x5a3c, root: 0x7654_
 impl Numbers {
     /// The driver's object for it.
     pub(crate) fn make(self) -> Stage2 {
-        Stage2::new(&Nowhere { allocates_at: self.root }, Geometry::new(self.oas), self.vmid, true)
+        Stage2::new(&Still { registers: |_| 0, allocates_at: self.root }, Geometry::new(self.oas), self.vmid, true)
             .expect("there is memory")
     }
 

@@ -5,14 +5,15 @@ use crate::machine::{Machine, with};
 use intel_vtd::codec::{ENTRY_WORDS, VtdCodec};
 use intel_vtd::driver::VtdDriver;
 use intel_vtd::frontend::VtdFrontend;
+use intel_vtd::model::RemappingUnit;
 use intel_vtd::spec::registers::offset;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use viommu_plugin::{
-    Actions, Classes, Codec, Driver, Effects, EntryKey, EventOwner, Frontend, GuestFault, GuestMemory, Hardware,
-    HostIds, HostInvalidation, KeyKind, Lookup, Mode, NO_STREAM, NO_TAG, QueueState, Register, Scope, Status, Stop,
-    Unreadable,
+    Actions, Classes, Codec, Driver, Effects, EntryKey, EventOwner, Frontend, GuestFault, Hardware, HostIds,
+    HostInvalidation, KeyKind, Lookup, Mode, NO_STREAM, NO_TAG, QueueState, Register, Scope, Status, Stop, Unreadable,
 };
+use viommu_plugin_check::bench::Ram;
 use viommu_trace::{Header, Outcome, Record, Role, Scan, Trace, Translation};
 
 /// Host source-ids are the guest's plus this.
@@ -21,29 +22,8 @@ const STREAM_OFFSET: u32 = 0x4000;
 const TAG: u32 = 0x123;
 const BYPASS: EntryKey = EntryKey { kind: KeyKind::BYPASS, event: 0, domain: u32::MAX, reserved: 0, words: [0; 4] };
 
-/// The guest's memory: RAM at `gpa`, which is at `pa` of the machine.
-struct Ram<'a> {
-    machine: &'a Machine,
-    gpa: u64,
-    pa: u64,
-    len: u64,
-}
-
-impl Ram<'_> {
-    fn host(&self, gpa: u64, len: usize) -> Result<u64, Unreadable> {
-        let at = gpa.checked_sub(self.gpa).ok_or(Unreadable)?;
-        (at + len as u64 <= self.len).then_some(self.pa + at).ok_or(Unreadable)
-    }
-}
-
-impl GuestMemory for Ram<'_> {
-    fn read(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
-        Hardware::read(self.machine, self.host(gpa, bytes.len())?, bytes)
-    }
-}
-
 struct Vm<'a> {
-    ram: Ram<'a>,
+    ram: Ram<'a, RemappingUnit>,
     frontend: VtdFrontend,
     codec: VtdCodec,
     driver: VtdDriver,
@@ -63,11 +43,12 @@ struct Vm<'a> {
 impl<'a> Vm<'a> {
     fn new(machine: &'a Machine, header: &Header, registers: &[Register]) -> Self {
         let mut driver = VtdDriver::new(machine.boxed()).unwrap();
-        let pa = machine.alloc(header.ram_size, 1 << 30).unwrap();
+        let ram = Ram::new(machine, header.ram_base, header.ram_size);
+        let pa = ram.host(header.ram_base, 0).unwrap();
         let stage2 = driver.stage2_create(TAG).unwrap();
         driver.stage2_map(stage2, header.ram_base, pa, header.ram_size, 3).unwrap();
         let mut vm = Self {
-            ram: Ram { machine, gpa: header.ram_base, pa, len: header.ram_size },
+            ram,
             frontend: VtdFrontend::new(registers).unwrap(),
             codec: VtdCodec::new(registers).unwrap(),
             driver,
@@ -164,10 +145,7 @@ impl<'a> Vm<'a> {
                 return;
             }
             assert_eq!(queue.command_words, 4, "guests in scalable mode have wide descriptors");
-            let run = queue.pending.min(queue.capacity - queue.head);
-            let mut bytes = vec![0; 32 * run as usize];
-            self.ram.read(queue.base + 32 * u64::from(queue.head), &mut bytes).unwrap();
-            let guest: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|&word| u64::from_le_bytes(word)).collect();
+            let guest = self.ram.commands(&queue).unwrap();
             let mut host = vec![0; guest.len()];
             let ids = HostIds { tag: TAG, streams: &self.streams, domains: &self.domains };
             let done = self.codec.rewrite(&guest, Classes::NONE, ids, &mut host);
@@ -175,7 +153,7 @@ impl<'a> Vm<'a> {
             for words in host.as_chunks::<4>().0 {
                 *self.issued.entry(self.codec.opcode(words)).or_default() += 1;
             }
-            self.ram.machine.issue(host).unwrap();
+            self.ram.bench().issue(host).unwrap();
             self.frontend.advance(done.taken);
             let next = guest.get(4 * done.taken as usize..).unwrap_or(&[]);
             match done.stop {
@@ -184,8 +162,7 @@ impl<'a> Vm<'a> {
                 Stop::SYNC => {
                     let Effects { store_count, msi_count, stores, .. } = self.frontend.sync_done(&next[..4]);
                     assert_eq!((store_count, msi_count, stores[0].len), (1, 0, 4), "these guests ask for a status");
-                    let pa = self.ram.host(stores[0].gpa, 4).unwrap();
-                    Hardware::write(self.ram.machine, pa, &stores[0].bytes[..4]).unwrap();
+                    self.ram.write(stores[0].gpa, &stores[0].bytes[..4]).unwrap();
                 }
                 Stop::CONFIGURATION => {
                     let scope = self.codec.configuration(next);
@@ -213,7 +190,7 @@ impl<'a> Vm<'a> {
             let mut out = [0; 8];
             let what = HostInvalidation { scope: Scope::TAG, tag: *tag, ..HostInvalidation::default() };
             let words = self.driver.encode(&what, &mut out);
-            self.ram.machine.issue(&out[..words]).unwrap();
+            self.ram.bench().issue(&out[..words]).unwrap();
             *tag = NO_TAG;
         }
     }
@@ -221,7 +198,7 @@ impl<'a> Vm<'a> {
     /// Whether the device's DMA ends as recorded; outside RAM that is a second-stage fault at the recorded output.
     fn check(&mut self, recorded: &Translation) -> Result<(), String> {
         self.plug(recorded.stream);
-        let answer = self.ram.machine.dma(recorded.stream + STREAM_OFFSET, recorded.iova, recorded.access.into());
+        let answer = self.ram.bench().dma(recorded.stream + STREAM_OFFSET, recorded.iova, recorded.access.into());
         self.events();
         let right = match recorded.outcome {
             Outcome::Fault => answer.status == Status::FAULT && answer.stage == 1 && answer.fault == recorded.fault,
@@ -263,8 +240,7 @@ fn replay(name: &str, expected: u64, through: &[u8]) {
         }
         match entry.record {
             Record::Mem { gpa, bytes, role } => {
-                let pa = vm.ram.host(gpa, bytes.len()).unwrap();
-                Hardware::write(&machine, pa, bytes).unwrap();
+                vm.ram.write(gpa, bytes).unwrap();
                 if role == Role::STREAM_TABLE || role == Role::CONTEXT {
                     written.insert(gpa & !0xfff);
                 }

@@ -5,6 +5,7 @@ use intel_vtd::spec::registers::Cap;
 use intel_vtd::tables::{Geometry, SecondStage};
 use std::collections::BTreeMap;
 use viommu_plugin::{Hardware, Refusal};
+use viommu_plugin_check::Random;
 
 const K4: u64 = 4 << 10;
 const M2: u64 = 2 << 20;
@@ -96,33 +97,26 @@ fn what_is_mapped_is_not_mapped_again_and_leaves_are_not_cut() {
     assert_eq!(walk(&machine, &stage2, M2), None);
 }
 
-/// splitmix64: the same on every machine.
-fn random(seed: &mut u64) -> u64 {
-    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (*seed ^ *seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb) >> 11
-}
-
 #[test]
 fn random_changes_agree_with_a_plain_map_and_nothing_leaks() {
     for seed in 0..8 {
         let machine = machine();
         let mut stage2 = tables(&machine, CAP);
         let mut plain: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
-        let mut state = seed;
+        let mut random = Random::new(seed);
         for step in 0..400 {
-            let ipa = random(&mut state) % 64 * (M2 / 4);
-            let len = [K4, 3 * K4, M2 / 4, M2, 3 * M2][random(&mut state) as usize % 5];
+            let ipa = random.next() % 64 * (M2 / 4);
+            let len = [K4, 3 * K4, M2 / 4, M2, 3 * M2][random.next() as usize % 5];
             let pages = || ipa / K4..(ipa + len) / K4;
-            if random(&mut state).is_multiple_of(3) {
+            if random.next().is_multiple_of(3) {
                 if stage2.unmap(&machine, ipa, len).is_ok() {
                     pages().for_each(|page| _ = plain.remove(&page));
                 }
             } else {
                 // Memory runs out in one of four: then nothing has changed.
-                let fails = random(&mut state).is_multiple_of(4);
-                machine.fail_allocation_after(fails.then(|| random(&mut state) as u32 % 3));
-                let (pa, access) = (G1 + random(&mut state) % 8 * M2, 1 + random(&mut state) % 3);
+                let fails = random.next().is_multiple_of(4);
+                machine.fail_allocation_after(fails.then(|| random.next() as u32 % 3));
+                let (pa, access) = (G1 + random.next() % 8 * M2, 1 + random.next() % 3);
                 let result = stage2.map(&machine, ipa, pa, len, access as u32);
                 machine.fail_allocation_after(None);
                 let free = pages().all(|page| !plain.contains_key(&page));

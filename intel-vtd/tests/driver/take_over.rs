@@ -5,6 +5,7 @@ use intel_vtd::IntelVtd;
 use intel_vtd::driver::VtdDriver;
 use intel_vtd::spec::registers::offset;
 use viommu_plugin::{Codec, Driver, Hardware, QueueFaultKind, Refusal, Register, Status, TranslationMode, Vendor};
+use viommu_plugin_check::bench::Still;
 
 const CAP: Register = Register { offset: offset::CAP, value: 0x1dd2_008c_002f_0e06 | 0x22 << 24 };
 const ECAP: Register = Register { offset: offset::ECAP, value: 0x1_c800_0400_0f47 };
@@ -77,36 +78,15 @@ fn no_memory_at_any_point_is_an_error() {
     }
 }
 
-/// Registers that never follow what is written.
-struct Dead;
-
-impl Hardware for Dead {
-    fn mmio_read(&self, at: u64, _: u32) -> u64 {
-        match at {
-            offset::CAP => CAP.value,
-            offset::ECAP => ECAP.value,
-            _ => u64::MAX,
-        }
-    }
-    fn mmio_write(&self, _: u64, _: u32, _: u64) {}
-    fn read(&self, _: u64, _: &mut [u8]) -> Result<(), viommu_plugin::Unreadable> {
-        Ok(())
-    }
-    fn write(&self, _: u64, _: &[u8]) -> Result<(), viommu_plugin::Unreadable> {
-        Ok(())
-    }
-    fn alloc(&self, _: u64, _: u64) -> Result<u64, Refusal> {
-        Ok(0x1_0000_0000)
-    }
-    fn free(&self, _: u64, _: u64) {}
-    fn issue(&self, _: &[u64]) -> Result<(), Refusal> {
-        Ok(())
-    }
-}
-
 #[test]
 fn hardware_that_does_not_answer_is_given_up() {
-    let refusal = VtdDriver::new(Box::new(Dead)).err().unwrap();
+    let registers = |at| match at {
+        offset::CAP => CAP.value,
+        offset::ECAP => ECAP.value,
+        _ => u64::MAX,
+    };
+    let still = Still { registers, allocates_at: 0x1_0000_0000 };
+    let refusal = VtdDriver::new(Box::new(still)).err().unwrap();
     assert_eq!(refusal.errno, Refusal::ETIMEDOUT);
 }
 

@@ -3,32 +3,25 @@
 use intel_vtd::model::RemappingUnit;
 use intel_vtd::spec::registers::{FRAME_BYTES, offset};
 use proptest::prelude::*;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use viommu_plugin::{Answer, Message, Model, ModelConfig, ModelHost, Register, Request, Status, Unreadable};
+use viommu_plugin_check::Random;
 
 /// Memory full of noise, other noise at every look, that often looks like valid entries; sometimes there is none.
 struct Noise {
-    state: AtomicU64,
+    random: RefCell<Random>,
     reads: Arc<AtomicU64>,
-}
-
-impl Noise {
-    /// SplitMix64.
-    fn next(&self) -> u64 {
-        let mut word = self.state.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
-    }
 }
 
 impl ModelHost for Noise {
     fn read(&self, pa: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
         self.reads.fetch_add(1, Relaxed);
         let long = bytes.len() > 8;
+        let mut random = self.random.borrow_mut();
         for (index, out) in bytes.chunks_mut(8).enumerate() {
-            let (noise, which) = (self.next(), self.next());
+            let (noise, which) = (random.next(), random.next());
             if which % 64 == 0 {
                 return Err(Unreadable);
             }
@@ -117,7 +110,7 @@ fn live(life: &Life, seen: &mut [u64; 6]) {
     let Life { seed, own, cap, ecap, atc, capacity, ref acts } = *life;
     let registers = [Register { offset: offset::CAP, value: cap }, Register { offset: offset::ECAP, value: ecap }];
     let reads = Arc::new(AtomicU64::new(0));
-    let noise = Noise { state: AtomicU64::new(seed), reads: reads.clone() };
+    let noise = Noise { random: RefCell::new(Random::new(seed)), reads: reads.clone() };
     let config = ModelConfig { registers: if own { &[] } else { &registers }, atc, tlb_capacity: capacity };
     let Ok(mut unit) = RemappingUnit::new(Box::new(noise), config) else { return };
     for mode in [0, 1 << 10] {

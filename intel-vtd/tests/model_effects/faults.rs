@@ -118,7 +118,7 @@ fn a_masked_event_is_pending_and_goes_when_nothing_is_left_to_tell() {
     assert_eq!(message(&mut m), 0);
     m.write(offset::FEADDR, 4, 0);
     m.ask(1, 0);
-    assert_eq!(m.memory.lock().irqs, [0], "without an address: the line");
+    assert_eq!(m.memory.irqs(), [0], "without an address: the line");
     m.write(RECORDS + 44, 4, 1 << 31);
     m.write(offset::FEADDR, 4, 0x1000);
     m.write(offset::FEUADDR, 4, 0xffff_0000);

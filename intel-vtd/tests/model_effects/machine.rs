@@ -4,9 +4,8 @@ use intel_vtd::model::RemappingUnit;
 use intel_vtd::spec::context::{LegacyContext0, LegacyContext1, RootEntry, ScalableContext0, ScalableContext1};
 use intel_vtd::spec::pasid::{DirectoryEntry, PasidEntry0, PasidEntry1, PasidEntry2, TranslationKind};
 use intel_vtd::spec::registers::{Cap, Ecap, Global, TableMode, offset};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use viommu_plugin::{Answer, Message, Model, ModelConfig, ModelHost, Register, Request, Unreadable};
+use viommu_plugin::{Answer, Message, Model, ModelConfig, Register, Request};
+use viommu_plugin_check::bench::SparseMemory;
 
 /// Memory ends here: addresses beyond it abort.
 pub(crate) const MEMORY_END: u64 = 1 << 48;
@@ -23,59 +22,8 @@ pub(crate) const NO_PASID: u32 = u32::MAX;
 pub(crate) const FROM_TLB: u32 = 1;
 pub(crate) const FROM_ATC: u32 = 2;
 
-#[derive(Default)]
-pub(crate) struct Inner {
-    words: HashMap<u64, u64>,
-    pub(crate) irqs: Vec<u32>,
-}
-
-/// What the unit reaches. Unwritten memory reads as zero.
-#[derive(Clone, Default)]
-pub(crate) struct Memory(Arc<Mutex<Inner>>);
-
-impl Memory {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-    pub(crate) fn put(&self, address: u64, words: &[u64]) {
-        let mut inner = self.lock();
-        for (at, word) in (address..).step_by(8).zip(words) {
-            inner.words.insert(at, *word);
-        }
-    }
-    pub(crate) fn get(&self, address: u64) -> u64 {
-        self.lock().words.get(&address).copied().unwrap_or(0)
-    }
-    /// Everything that was ever written.
-    pub(crate) fn words(&self) -> HashMap<u64, u64> {
-        self.lock().words.clone()
-    }
-}
-
-impl ModelHost for Memory {
-    fn read(&self, pa: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
-        if pa >= MEMORY_END {
-            return Err(Unreadable);
-        }
-        for (at, out) in (pa..).step_by(8).zip(bytes.chunks_mut(8)) {
-            out.copy_from_slice(&self.get(at).to_le_bytes()[..out.len()]);
-        }
-        Ok(())
-    }
-    fn write(&self, pa: u64, bytes: &[u8]) -> Result<(), Unreadable> {
-        if pa >= MEMORY_END {
-            return Err(Unreadable);
-        }
-        let mut word = self.get(pa & !7).to_le_bytes();
-        let start = (pa & 7) as usize;
-        word[start..start + bytes.len()].copy_from_slice(bytes);
-        self.put(pa & !7, &[u64::from_le_bytes(word)]);
-        Ok(())
-    }
-    fn irq(&self, line: u32) {
-        self.lock().irqs.push(line);
-    }
-}
+/// What the unit reaches.
+pub(crate) type Memory = SparseMemory;
 
 /// Bits of the entries above a leaf, and of a leaf that allows everything: P, R/W, U/S.
 pub(crate) const FS_RW: u64 = 7;
@@ -132,7 +80,7 @@ pub(crate) struct Machine {
 
 /// CAP and ECAP with the model's own values, changed.
 pub(crate) fn identity(change: impl Fn(Cap, Ecap) -> (Cap, Ecap)) -> [Register; 2] {
-    let mut unit = RemappingUnit::new(Box::new(Memory::default()), ModelConfig::default()).unwrap();
+    let mut unit = RemappingUnit::new(Box::new(Memory::new(MEMORY_END)), ModelConfig::default()).unwrap();
     let (cap, ecap) = (unit.mmio_read(offset::CAP, 8), unit.mmio_read(offset::ECAP, 8));
     let (cap, ecap) = change(cap.into(), ecap.into());
     [Register { offset: offset::CAP, value: cap.into() }, Register { offset: offset::ECAP, value: ecap.into() }]
@@ -154,7 +102,7 @@ impl Machine {
         machine
     }
     pub(crate) fn off(registers: &[Register], atc: bool, tlb_capacity: u32) -> Self {
-        let memory = Memory::default();
+        let memory = Memory::new(MEMORY_END);
         let config = ModelConfig { registers, atc, tlb_capacity };
         let unit = RemappingUnit::new(Box::new(memory.clone()), config).unwrap();
         Self { unit, memory, next_table: TABLES, tail: 0, wide: true }

@@ -83,7 +83,7 @@ fn a_completion_event_once_until_it_is_acknowledged() {
     m.write(offset::IEADDR, 4, 0);
     m.write(offset::ICS, 4, 1);
     m.invalidate(wait);
-    assert_eq!(m.memory.lock().irqs, [2], "without an address: the line");
+    assert_eq!(m.memory.irqs(), [2], "without an address: the line");
 }
 
 /// Everything that the manual calls an invalid descriptor stops the queue before it.

@@ -91,7 +91,7 @@ fn a_reset_is_power_on() {
 fn a_unit_without_any_stage_is_refused() {
     let none = identity(|cap, ecap| (cap.with_second_stage_levels(0), ecap.with_first_stage(false)));
     let make = |registers: &[_]| {
-        RemappingUnit::new(Box::new(Memory::default()), ModelConfig { registers, ..ModelConfig::default() }).err()
+        RemappingUnit::new(Box::new(Memory::new(MEMORY_END)), ModelConfig { registers, ..ModelConfig::default() }).err()
     };
     assert_eq!(make(&none).map(|refusal| refusal.errno), Some(Refusal::EOPNOTSUPP));
     let only_first = identity(|_, ecap| (Cap::new(), ecap));

@@ -1,9 +1,13 @@
 //! A machine for a vendor's own tests of its driver: memory that knows what is allocated, and the vendor's model as its
-//! IOMMU. And parts for other tests of a vendor's.
+//! IOMMU. And parts of such machines for other tests of a vendor's.
 
-mod nowhere;
+mod memory;
+mod ram;
+mod still;
 
-pub use nowhere::Nowhere;
+pub use memory::SparseMemory;
+pub use ram::Ram;
+pub use still::Still;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;

@@ -43,8 +43,8 @@ fn some_streams() -> Vec<u32> {
 /// Runs of sample commands, in random order.
 fn runs(samples: &Samples, count: usize) -> Vec<Vec<&[u64]>> {
     let mut random = Random::new(samples.seed ^ 0x4127);
-    let one = |random: &mut Random| samples.commands[random.below(samples.commands.len())].as_slice();
-    (0..count).map(|_| (0..=random.below(24)).map(|_| one(&mut random)).collect()).collect()
+    let one = |random: &mut Random| samples.commands[random.index(samples.commands.len())].as_slice();
+    (0..count).map(|_| (0..=random.index(24)).map(|_| one(&mut random)).collect()).collect()
 }
 
 pub(crate) fn takes_prefix(plugin: &Plugin, samples: &Samples) -> Checked {

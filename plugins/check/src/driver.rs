@@ -235,8 +235,8 @@ pub(crate) fn host_panic_contained(plugin: &Plugin, samples: &Samples) -> Checke
         let mut model = plugin.model(Box::new(Broken), config)?;
         let mut random = Random::new(samples.seed);
         for _ in 0..2_000 {
-            let offset = random.below(0x200) as u64 & !3;
-            let request = Request { stream: random.below(4) as u32, pasid: u32::MAX, ..Request::default() };
+            let offset = random.index(0x200) as u64 & !3;
+            let request = Request { stream: random.index(4) as u32, pasid: u32::MAX, ..Request::default() };
             let outcomes = [
                 model.mmio_write(offset, random.of(&[4, 8]), random.word()),
                 model.step(4).map(drop),

@@ -40,8 +40,8 @@ fn named(plugin: &Plugin, frontend: &Frontend) -> Result<Vec<u64>, CallError> {
 
 /// A random write: mostly to a register that has a name, mostly of a size that exists.
 fn write(frontend: &mut Frontend, random: &mut Random, plugin: &Plugin, named: &[u64]) -> Result<(), CallError> {
-    let anywhere = random.below(plugin.info().frame_bytes as usize) as u64;
-    let offset = if named.is_empty() || random.below(8) == 0 { anywhere } else { random.of(named) };
+    let anywhere = random.index(plugin.info().frame_bytes as usize) as u64;
+    let offset = if named.is_empty() || random.index(8) == 0 { anywhere } else { random.of(named) };
     let size = random.of(&[4, 4, 8, 8, 8, 1, 2, 0, 16]);
     frontend.write(offset, size, random.word())?;
     frontend.read(offset, size)?;
@@ -83,17 +83,17 @@ pub(crate) fn random_mmio_survives(plugin: &Plugin, samples: &Samples) -> Checke
         write(&mut frontend, &mut random, plugin, &registers)?;
         frontend.mode()?;
         let queue = frontend.queue()?;
-        match random.below(16) {
+        match random.index(16) {
             0 => _ = frontend.event(random.word() as u32, &record)?,
             1 => _ = frontend.event_lost()?,
-            2 => _ = frontend.fault(GuestFault(random.below(9) as u32))?,
-            3 if queue.pending > 0 => _ = frontend.sync_done(&commands[random.below(commands.len())])?,
-            4 => frontend.advance(random.below(queue.pending as usize + 1) as u32)?,
+            2 => _ = frontend.fault(GuestFault(random.index(9) as u32))?,
+            3 if queue.pending > 0 => _ = frontend.sync_done(&commands[random.index(commands.len())])?,
+            4 => frontend.advance(random.index(queue.pending as usize + 1) as u32)?,
             5 => {
                 let memory = Memory(Some(random.word()));
                 frontend.entry(&memory, random.word() as u32, &mut vec![0; words])?;
             }
-            6 if random.below(64) == 0 => frontend.reset()?,
+            6 if random.index(64) == 0 => frontend.reset()?,
             7 => frontend.trouble(&mut Default::default())?,
             _ => {}
         }
@@ -141,7 +141,7 @@ pub(crate) fn queue_pending_bounded(plugin: &Plugin, samples: &Samples) -> Check
             let none = frontend.queue()?;
             ensure!(none.pending == 0, "{one:?} advanced past all of it is {none:?}");
         }
-        if random.below(64) == 0 {
+        if random.index(64) == 0 {
             frontend.reset()?;
         }
     }
@@ -189,14 +189,14 @@ fn difference(plugin: &Plugin, one: &Frontend, other: &Frontend) -> Result<Optio
 fn act(frontend: &mut Frontend, seed: u64, plugin: &Plugin, named: &[u64]) -> Result<Effects, CallError> {
     let mut random = Random::new(seed);
     let record = vec![random.word(); plugin.info().event_words];
-    match random.below(8) {
+    match random.index(8) {
         0 => frontend.event(random.word() as u32, &record).copied(),
         1 => frontend.event_lost().copied(),
-        2 => frontend.fault(GuestFault(random.below(9) as u32)).copied(),
+        2 => frontend.fault(GuestFault(random.index(9) as u32)).copied(),
         _ => {
             let (offset, size) = (if named.is_empty() { 0 } else { random.of(named) }, random.of(&[4, 8]));
             // Mostly what a driver writes: few bits.
-            let value = if random.below(2) == 0 { random.word() } else { random.sparse() };
+            let value = if random.index(2) == 0 { random.word() } else { random.sparse() };
             frontend.write(offset, size, value).copied()
         }
     }
@@ -207,13 +207,13 @@ pub(crate) fn save_restores(plugin: &Plugin, samples: &Samples) -> Checked {
     let registers = named(plugin, &lived)?;
     let mut random = Random::new(samples.seed ^ 0x5a7e);
     for round in 0..64 {
-        for _ in 0..random.below(200) {
+        for _ in 0..random.index(200) {
             act(&mut lived, random.word(), plugin, &registers)?;
         }
         let state = saved(&lived)?;
         let mut restored = frontend(plugin, samples)?;
         // What it was before does not matter.
-        for _ in 0..random.below(50) {
+        for _ in 0..random.index(50) {
             act(&mut restored, random.word(), plugin, &registers)?;
         }
         restored.restore(&state)?;
@@ -261,8 +261,8 @@ pub(crate) fn restore_refuses(plugin: &Plugin, samples: &Samples) -> Checked {
     // Bytes that are nothing: taken or refused, they break nothing.
     for _ in 0..2_000 {
         let mut bytes = state.clone();
-        for _ in 0..=random.below(8) {
-            let at = random.below(bytes.len().max(1));
+        for _ in 0..=random.index(8) {
+            let at = random.index(bytes.len().max(1));
             bytes.get_mut(at).into_iter().for_each(|byte| *byte = random.word() as u8);
         }
         match other.restore(&bytes) {

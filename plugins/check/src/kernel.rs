@@ -153,9 +153,9 @@ pub(crate) fn entries_take_prefix(plugin: &Plugin, samples: &Samples) -> Checked
     let passed = checked(plugin, samples)?;
     let mut random = Random::new(samples.seed ^ 0xe27e);
     for round in 0..400 {
-        let run: Vec<&[u64]> = (0..=random.below(24)).map(|_| &passed[random.below(passed.len())].0[..]).collect();
+        let run: Vec<&[u64]> = (0..=random.index(24)).map(|_| &passed[random.index(passed.len())].0[..]).collect();
         let words = run.concat();
-        let room = if round % 2 == 0 { ROOM } else { 64 + random.below(256) };
+        let room = if round % 2 == 0 { ROOM } else { 64 + random.index(256) };
         let (mut whole, mut at) = (Vec::new(), 0);
         while at < words.len() {
             let (entries, taken) = once(&kernel, &words[at..], room)?;

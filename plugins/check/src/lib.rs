@@ -39,6 +39,7 @@ mod samples;
 pub use capabilities::{Capabilities, Interfaces};
 pub use check::{Check, Verdict};
 pub use child::{EXIT_FAILED, EXIT_SKIPPED, TestStatus, in_child};
+pub use random::Random;
 pub use samples::Samples;
 
 use std::path::PathBuf;

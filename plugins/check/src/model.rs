@@ -67,14 +67,14 @@ fn noise(samples: &Samples) -> Noise {
 /// A random register write: mostly among the first registers, mostly of a size that exists.
 fn write(model: &mut Model, random: &mut Random, plugin: &Plugin) -> Result<(), CallError> {
     let reach = random.of(&[0x100, 0x100, 0x200, plugin.info().frame_bytes as usize]);
-    let offset = random.below(reach.min(plugin.info().frame_bytes as usize)) as u64;
-    let offset = if random.below(16) == 0 { offset } else { offset & !3 };
+    let offset = random.index(reach.min(plugin.info().frame_bytes as usize)) as u64;
+    let offset = if random.index(16) == 0 { offset } else { offset & !3 };
     model.mmio_write(offset, random.of(&[4, 4, 8, 8, 1, 16]), random.word())
 }
 
 fn request(random: &mut Random) -> Request {
-    let pasid = if random.below(4) == 0 { random.below(8) as u32 } else { u32::MAX };
-    Request { stream: random.below(32) as u32, pasid, iova: random.word(), access: random.below(4) as u32, flags: 0 }
+    let pasid = if random.index(4) == 0 { random.index(8) as u32 } else { u32::MAX };
+    Request { stream: random.index(32) as u32, pasid, iova: random.word(), access: random.index(4) as u32, flags: 0 }
 }
 
 pub(crate) fn random_mmio_survives(plugin: &Plugin, samples: &Samples) -> Checked {
@@ -82,13 +82,13 @@ pub(crate) fn random_mmio_survives(plugin: &Plugin, samples: &Samples) -> Checke
     let mut random = Random::new(samples.seed);
     for _ in 0..20_000 {
         write(&mut model, &mut random, plugin)?;
-        match random.below(8) {
-            0 => drop(model.step(random.below(64) as u32)?),
+        match random.index(8) {
+            0 => drop(model.step(random.index(64) as u32)?),
             1 => drop(model.translate(&[request(&mut random)], &mut [Answer::default()])?),
-            2 => drop(model.mmio_read(random.below(0x200) as u64, random.of(&[4, 8, 3]))?),
+            2 => drop(model.mmio_read(random.index(0x200) as u64, random.of(&[4, 8, 3]))?),
             3 => model.explain(&request(&mut random), &mut Message::default())?,
-            4 if random.below(256) == 0 => model.reset()?,
-            5 => model.atc_unresponsive(random.below(32) as u32, random.below(2) == 0)?,
+            4 if random.index(256) == 0 => model.reset()?,
+            5 => model.atc_unresponsive(random.index(32) as u32, random.index(2) == 0)?,
             _ => {}
         }
     }
@@ -100,7 +100,7 @@ pub(crate) fn step_respects_budget(plugin: &Plugin, samples: &Samples) -> Checke
     let mut random = Random::new(samples.seed ^ 0x57e9);
     for _ in 0..5_000 {
         write(&mut model, &mut random, plugin)?;
-        let budget = random.below(5) as u32;
+        let budget = random.index(5) as u32;
         let consumed = model.step(budget)?;
         ensure!(consumed <= budget, "consumed {consumed} commands of a budget of {budget}");
     }
@@ -132,7 +132,7 @@ fn life(plugin: &Plugin, samples: &Samples) -> Checked<(Vec<u64>, Vec<Answer>, C
     for _ in 0..2_000 {
         write(&mut model, &mut random, plugin)?;
         reads.push(u64::from(model.step(8)?));
-        reads.push(model.mmio_read(random.below(0x200) as u64 & !3, 4)?);
+        reads.push(model.mmio_read(random.index(0x200) as u64 & !3, 4)?);
         let mut answer = [Answer::default()];
         model.translate(&[request(&mut random)], &mut answer)?;
         answers.extend(answer);

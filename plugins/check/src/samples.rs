@@ -93,13 +93,13 @@ fn commands(plugin: &Plugin, codec: &Codec, seed: u64) -> Result<Vec<Vec<u64>>, 
             let mut kept = 0;
             for _ in 0..256 {
                 let mut command = base.clone();
-                for _ in 0..=random.below(2) {
-                    command[random.below(words)] |= random.sparse();
+                for _ in 0..=random.index(2) {
+                    command[random.index(words)] |= random.sparse();
                 }
                 let same = codec.opcode(&command)? == opcode;
                 let ids = viommu_plugin::HostIds { tag: 1, streams: &[], domains: &[] };
                 let done = codec.rewrite(&command, Default::default(), ids, &mut vec![0; 8 * words])?;
-                if same && kept < 32 && (done.stop != Stop::FAULT || random.below(16) == 0) {
+                if same && kept < 32 && (done.stop != Stop::FAULT || random.index(16) == 0) {
                     kept += 1;
                     commands.push(command);
                 }

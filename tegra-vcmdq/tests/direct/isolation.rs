@@ -3,21 +3,7 @@
 use crate::machine::{Guest, Machine, VA};
 use tegra_vcmdq::spec::{PAGE, page0};
 use viommu_plugin::{Driver, Hardware};
-
-/// A generator of its own, so that a seed in a message is enough (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
+use viommu_plugin_check::Random;
 
 /// Commands near the ones that are taken, and anything.
 fn command(random: &mut Random) -> [u64; 2] {
@@ -32,7 +18,7 @@ fn command(random: &mut Random) -> [u64; 2] {
 #[test]
 fn a_hostile_guest_reaches_nothing_of_another() {
     for seed in 1..=20u64 {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut random = Random::new(seed);
         let (machine, mut driver) = Machine::driven(true);
         let victim = Guest::new(&machine, &mut driver, 7, 3);
         let mut hostile = Guest::new(&machine, &mut driver, 8, 3);

@@ -69,14 +69,14 @@ pub fn batches(codec: &dyn Codec, table: &CommandTable, seed: u64) -> Judged {
         .collect();
     let mut random = Random::new(seed);
     for _ in 0..20_000 {
-        let batch: Vec<u64> = (0..random.below(65))
+        let batch: Vec<u64> = (0..random.index(65))
             .flat_map(|_| {
-                if random.below(48) == 0 { &kinds[random.below(kinds.len())] } else { plain[random.below(plain.len())] }
+                if random.index(48) == 0 { &kinds[random.index(kinds.len())] } else { plain[random.index(plain.len())] }
             })
             .copied()
             .collect();
-        let room = if random.below(2) == 0 { 64 } else { random.below(65) };
-        ask(&batch, random.below(8) as u32, room)?;
+        let room = if random.index(2) == 0 { 64 } else { random.index(65) };
+        ask(&batch, random.index(8) as u32, room)?;
     }
     Ok(judged)
 }

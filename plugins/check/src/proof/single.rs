@@ -130,7 +130,7 @@ pub fn values(codec: &dyn Codec, table: &CommandTable) -> Judged {
                 *word = (random.word() | random.word()) & allowed;
             }
             command[0] = command[0] & !table.opcode | row.base[0] & table.opcode;
-            for _ in 0..random.below(3).min(forbidden.len()) {
+            for _ in 0..random.index(3).min(forbidden.len()) {
                 let bit = random.of(&forbidden);
                 command[bit / 64] |= 1 << (bit % 64);
             }
