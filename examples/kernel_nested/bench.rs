@@ -2,12 +2,14 @@
 
 use crate::guest::Guest;
 use crate::tables::{Access, Descriptor, Memory, PAGE, RAM, RAM_BYTES, TAIL, TAIL_BYTES, Tables, translate};
+use rustix::fs::{MemfdFlags, memfd_create};
+use std::fs::File;
 use std::sync::Arc;
-use viommu::blocking::{Device, EventQueue, Host, Ioas, NestParent, Vdevice, Viommu};
+use viommu::blocking::{Device, EventQueue, Host, Ioas, NestParent, RestoredViommu, Vdevice, Viommu};
 use viommu::objects::ViommuConfig;
 use viommu::pipeline::{Interrupts, NoInterrupts};
 use viommu::plugin::Register;
-use viommu::vm_memory::{GuestAddress, GuestMemoryMmap};
+use viommu::vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 use viommu_examples::Story;
 
 /// Devices there are.
@@ -87,9 +89,17 @@ pub(crate) struct Bench {
     pages: [u64; PAGES.len()],
 }
 
-/// Guest RAM, with nothing in it.
+/// Guest RAM, with nothing in it: a file without a name, as VMMs have it that hand it on.
 pub(crate) fn guest_memory() -> Story<Arc<GuestMemoryMmap>> {
-    Ok(Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), usize::try_from(RAM_BYTES)?)])?))
+    let file = File::from(memfd_create("guest", MemfdFlags::CLOEXEC)?);
+    file.set_len(RAM_BYTES)?;
+    memory_of(file)
+}
+
+/// Guest RAM of a file that was received.
+pub(crate) fn memory_of(file: File) -> Story<Arc<GuestMemoryMmap>> {
+    let place = (GuestAddress(RAM), usize::try_from(RAM_BYTES)?, Some(FileOffset::new(file, 0)));
+    Ok(Arc::new(GuestMemoryMmap::from_ranges_with_files([place])?))
 }
 
 /// All of it, in two parts.
@@ -146,6 +156,27 @@ impl Bench {
         for engine in &engines {
             engine.finish()?;
         }
+        Ok(Self { guest, tables, descriptor, engines, events, vdevices, devices, viommu, parent, ioas, host, pages })
+    }
+
+    /// What the guest's side knows, for another process.
+    pub(crate) fn knows(&self) -> Vec<u64> {
+        [&self.guest.knows()[..], &[self.tables.root, self.descriptor.gpa], &self.pages].concat()
+    }
+
+    /// The same guest, on what another process left: `knew` is what it knew there.
+    pub(crate) fn recalled(
+        (host, ioas, parent): (Host, Ioas, NestParent),
+        devices: Vec<Device>,
+        restored: RestoredViommu,
+        engines: Vec<Box<dyn Engine>>,
+        (memory, knew): (Arc<GuestMemoryMmap>, &[u64]),
+    ) -> Story<Self> {
+        let (driver, rest) = knew.split_first_chunk().ok_or("the guest knew more")?;
+        let &[root, gpa, ref pages @ ..] = rest else { return Err("the guest knew more".into()) };
+        let RestoredViommu { viommu, vdevices, event_queue: events, .. } = restored;
+        let guest = Guest::recalled(&viommu, memory, *driver);
+        let (tables, descriptor, pages) = (Tables { root }, Descriptor { gpa }, pages.try_into()?);
         Ok(Self { guest, tables, descriptor, engines, events, vdevices, devices, viommu, parent, ioas, host, pages })
     }
 

@@ -44,6 +44,13 @@ impl Edu {
         Ok(Self { device, bar })
     }
 
+    /// Whether a DMA is on its way.
+    pub(crate) fn busy(&self) -> Story<bool> {
+        let mut state = [0; 8];
+        rustix::io::pread(self.device.fd(), &mut state, self.bar + DMA)?;
+        Ok(u64::from_le_bytes(state) & STARTED != 0)
+    }
+
     fn store(&self, register: u64, bytes: &[u8]) -> Story {
         let written = rustix::io::pwrite(self.device.fd(), bytes, self.bar + register)?;
         if written == bytes.len() { Ok(()) } else { Err(format!("register {register:#x} took {written} bytes").into()) }
@@ -66,9 +73,7 @@ impl Engine for Edu {
     fn finish(&self) -> Story {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            let mut state = [0; 8];
-            rustix::io::pread(self.device.fd(), &mut state, self.bar + DMA)?;
-            if u64::from_le_bytes(state) & STARTED == 0 {
+            if !self.busy()? {
                 return Ok(());
             }
             if Instant::now() > deadline {

@@ -2,26 +2,28 @@
 
 use crate::bench::{ASID, IOVA, Machine, Page, STREAMS, nested};
 use crate::checks::Checks;
-use crate::guest::{QUIET, TLBI_NH_ALL, cfgi_cd, tlbi_nh_va};
+use crate::guest::{Guest, QUIET, TLBI_NH_ALL, cfgi_cd, tlbi_nh_va};
+use crate::kernel::Kernel;
 use crate::tables::{Access, translate};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use viommu::HostEvent;
 use viommu_examples::Story;
 
 /// Nothing is mapped here, in the same table as [`IOVA`].
-const HOLE: u64 = IOVA + 0x10_0000;
-const F_TRANSLATION: u64 = 0x10;
+pub(crate) const HOLE: u64 = IOVA + 0x10_0000;
+pub(crate) const F_TRANSLATION: u64 = 0x10;
 const F_PERMISSION: u64 = 0x13;
 const C_BAD_CD: u64 = 0x0a;
 
 /// What a record says: event, guest's stream, whether the device read, page.
-type Told = (u64, u32, bool, u64);
+pub(crate) type Told = (u64, u32, bool, u64);
 
 fn told(record: &[u64; 4]) -> Told {
     (record[0] & 0xff, (record[0] >> 32) as u32, record[1] >> 35 & 1 != 0, record[2] & !0xfff)
 }
 
 /// Every record that a DMA caused: hardware may split it, all parts say the same.
-fn one(records: &[[u64; 4]]) -> Option<Told> {
+pub(crate) fn one(records: &[[u64; 4]]) -> Option<Told> {
     let first = told(records.first()?);
     records.iter().all(|record| told(record) == first).then_some(first)
 }
@@ -77,6 +79,15 @@ pub(crate) fn kinds(machine: &dyn Machine, checks: &mut Checks) -> Story {
     Ok(())
 }
 
+/// Waits until the guest's event queue says that records were lost: whether it does.
+fn await_loss(guest: &Guest) -> Story<bool> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while !guest.events_lost()? && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    guest.events_lost()
+}
+
 /// More faults than the guest's queue has room for.
 pub(crate) fn overflow(machine: &dyn Machine, checks: &mut Checks) -> Story {
     let bench = nested(machine)?;
@@ -87,11 +98,7 @@ pub(crate) fn overflow(machine: &dyn Machine, checks: &mut Checks) -> Story {
         bench.write(0, HOLE)?;
         bench.write(1, HOLE)?;
     }
-    let deadline = std::time::Instant::now() + Duration::from_secs(2);
-    while !guest.events_lost()? && std::time::Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    checks.same("a full event queue says that records were lost", guest.events_lost()?, true);
+    checks.same("a full event queue says that records were lost", await_loss(guest)?, true);
     std::thread::sleep(QUIET);
     let kept = guest.events()?;
     checks.same("it keeps the oldest four", kept.len(), 4);
@@ -100,6 +107,52 @@ pub(crate) fn overflow(machine: &dyn Machine, checks: &mut Checks) -> Story {
     bench.write(1, HOLE + 0x1000)?;
     let next = (F_TRANSLATION, STREAMS[1], false, HOLE + 0x1000);
     checks.same("and the next fault arrives", one(&guest.await_events()?), Some(next));
+    checks.same("nothing is left over", bench.close()?.as_str(), "nothing");
+    Ok(())
+}
+
+/// Records that the kernel keeps while nobody reads them.
+const DEPTH: u32 = 4;
+
+/// More faults than the kernel's queue has room for, while nobody reads it.
+pub(crate) fn kernel_overflow(checks: &mut Checks) -> Story {
+    let machine = Kernel::with_depth(DEPTH)?;
+    let bench = nested(&machine)?;
+    let (guest, told_host) = (&bench.guest, bench.host.events());
+    bench.write(0, HOLE)?;
+    // Hardware may make several records of one DMA.
+    let each = guest.await_events()?.len();
+    checks.holds("on time, a fault is told", each > 0, "it is not");
+    let losses = || {
+        told_host.try_iter().filter_map(|event| match event {
+            HostEvent::GuestEventsLost { viommu, records } => Some((viommu, records)),
+            _ => None,
+        })
+    };
+    checks.same("and nothing is lost", (losses().count(), guest.events_lost()?), (0, false));
+
+    machine.late(true)?;
+    let burst = 2 * DEPTH as usize;
+    for n in 0..burst {
+        bench.write(n % 2, HOLE)?;
+    }
+    std::thread::sleep(QUIET);
+    checks.same("nobody reads: the guest is told nothing", guest.events()?.len(), 0);
+    machine.late(false)?;
+    checks.same("read again: the guest's event queue says that records were lost", await_loss(guest)?, true);
+    let kept = guest.await_events()?;
+    checks.same("the oldest are told, as many as the queue is deep", kept.len(), DEPTH as usize);
+    let of: Vec<_> = (0..).map(|n| STREAMS[n / each % 2]).take(kept.len()).collect();
+    checks.same("in the order of the faults", kept.iter().map(|record| told(record).1).collect(), of);
+    let (viommus, records): (Vec<_>, Vec<_>) = losses().unzip();
+    let all = u64::try_from(burst * each)?;
+    checks.same("the host is told how many: every one is counted", records.iter().sum::<u64>() + u64::from(DEPTH), all);
+    checks.holds("and whose", viommus.iter().all(|viommu| *viommu == bench.viommu.id()), format_args!("{viommus:?}"));
+
+    bench.write(1, HOLE + 0x1000)?;
+    let next = (F_TRANSLATION, STREAMS[1], false, HOLE + 0x1000);
+    checks.same("the next fault is told as before", one(&guest.await_events()?), Some(next));
+    checks.same("with no further loss", (losses().count(), guest.events_lost()?), (0, false));
     checks.same("nothing is left over", bench.close()?.as_str(), "nothing");
     Ok(())
 }

@@ -3,8 +3,10 @@
 
 use crate::tables::{Entry, Memory, RAM};
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use viommu::blocking::Viommu;
+use viommu::vm_memory::GuestMemoryMmap;
 use viommu_examples::Story;
 
 const QUEUE: u64 = RAM;
@@ -113,6 +115,19 @@ impl Guest {
         guest.write(CR0, 4, CMDQEN)?;
         guest.event_queue(7)?;
         Ok(guest)
+    }
+
+    /// What its driver knows, for another process.
+    pub(crate) fn knows(&self) -> [u64; 4] {
+        let (producer, consumed) = (self.producer.get(), self.consumed.get());
+        [self.memory.next(), producer.into(), self.events_log2.get().into(), consumed.into()]
+    }
+
+    /// The same driver, that in another process knew this.
+    pub(crate) fn recalled(viommu: &Viommu, memory: Arc<GuestMemoryMmap>, knew: [u64; 4]) -> Self {
+        let [next, rest @ ..] = knew;
+        let [producer, events_log2, consumed] = rest.map(|word| Cell::new(word as u32));
+        Self { memory: Memory::recalled(memory, next), viommu: viommu.clone(), producer, events_log2, consumed }
     }
 
     /// What its driver remembers of its command queue.

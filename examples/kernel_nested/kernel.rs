@@ -2,6 +2,7 @@
 
 use crate::bench::{DEVICES, Engine, Machine};
 use crate::edu::Edu;
+use crate::late::Late;
 use crate::tables::RAM;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use std::cell::RefCell;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use viommu::backend::kernel::sys::RawDevice;
-use viommu::backend::kernel::{DeviceSource, KernelBackend, KernelOptions};
+use viommu::backend::kernel::{DeviceSource, IommuSource, KernelBackend, KernelOptions, NotAdopted};
 use viommu::backend::{Backing, Mapping};
 use viommu::blocking::{Host, Ioas};
 use viommu::plugin::Register;
@@ -43,13 +44,19 @@ pub(crate) struct Kernel {
     plugin: Plugin,
     devices: Vec<(u32, PathBuf)>,
     trust: Trust,
+    /// Records that the kernel keeps for each event queue, where that is few, and nobody may read them.
+    depth: Option<u32>,
     current: RefCell<Option<Parts>>,
 }
+
+/// Devices' files by host stream.
+pub(crate) type Files = BTreeMap<u32, Arc<RawDevice>>;
 
 #[derive(Clone)]
 struct Parts {
     backend: Arc<KernelBackend>,
     files: Vec<Arc<RawDevice>>,
+    late: Option<Arc<Late>>,
 }
 
 impl Kernel {
@@ -59,7 +66,18 @@ impl Kernel {
         if devices.len() < DEVICES {
             return Err(format!("{} edu devices on vfio-pci, {DEVICES} are needed", devices.len()).into());
         }
-        Ok(Self { plugin, devices, trust, current: RefCell::default() })
+        Ok(Self { plugin, devices, trust, depth: None, current: RefCell::default() })
+    }
+
+    /// With event queues of so few records, which nobody reads when told so ([`Kernel::late`]).
+    pub(crate) fn with_depth(depth: u32) -> Story<Self> {
+        Ok(Self { depth: Some(depth), ..Self::new(Trust::Checked)? })
+    }
+
+    /// Whether event queues are read.
+    pub(crate) fn late(&self, late: bool) -> Story {
+        self.parts()?.late.ok_or("this machine is never late")?.set(late);
+        Ok(())
     }
 
     fn parts(&self) -> Story<Parts> {
@@ -69,6 +87,34 @@ impl Kernel {
     /// Closes the last host's files: whoever comes next can bind the devices.
     pub(crate) fn release(&self) {
         self.current.replace(None);
+    }
+
+    /// What its host stands on: the backend, and the devices' files by stream.
+    pub(crate) fn files(&self) -> Story<(Arc<KernelBackend>, Files)> {
+        let Parts { backend, files, .. } = self.parts()?;
+        Ok((backend, self.devices.iter().map(|(stream, _)| *stream).zip(files).collect()))
+    }
+
+    /// A host on what another process left; the devices' files by stream, some may be missing. What was not taken over.
+    pub(crate) fn adopted(
+        &self,
+        (iommufd, devices): (OwnedFd, &Files),
+        graph: &[u8],
+        events: BTreeMap<u32, Vec<OwnedFd>>,
+    ) -> Story<(Host, NotAdopted)> {
+        let source = |(stream, file): (&u32, &Arc<RawDevice>)| (*stream, DeviceSource::Calls(file.clone()));
+        let options = KernelOptions {
+            iommu: IommuSource::Fd(iommufd),
+            ..KernelOptions::new(devices.iter().map(source).collect())
+        };
+        let (backend, refused) = KernelBackend::adopt(&self.plugin, options, graph, events)?;
+        let backend = Arc::new(backend);
+        self.current.replace(Some(Parts {
+            backend: backend.clone(),
+            files: devices.values().cloned().collect(),
+            late: None,
+        }));
+        Ok((viommu::Host::builder().backend(backend).plugin(self.plugin.clone()).build()?.into(), refused))
     }
 
     /// Where a device's MSIs go from now on.
@@ -88,13 +134,17 @@ impl Machine for Kernel {
         let source = |file: &Arc<RawDevice>| DeviceSource::Calls(file.clone());
         let devices: BTreeMap<_, _> =
             self.devices.iter().map(|(stream, _)| *stream).zip(files.iter().map(source)).collect();
+        let usual = KernelOptions::new(devices);
+        let late = self.depth.map(|_| Late::open()).transpose()?;
         let options = KernelOptions {
+            iommu: late.clone().map_or(usual.iommu, |late| IommuSource::Calls(late)),
+            event_depth: self.depth.unwrap_or(usual.event_depth),
             precheck: self.trust == Trust::Checked,
             trust_entry_num: self.trust == Trust::EntryNum,
-            ..KernelOptions::new(devices)
+            ..usual
         };
         let backend = Arc::new(KernelBackend::open(&self.plugin, options)?);
-        self.current.replace(Some(Parts { backend: backend.clone(), files }));
+        self.current.replace(Some(Parts { backend: backend.clone(), files, late }));
         Ok(viommu::Host::builder().backend(backend).plugin(self.plugin.clone()).build()?.into())
     }
 
@@ -154,7 +204,7 @@ impl Drop for Message {
 }
 
 /// The stream and the VFIO node of each `edu` that vfio-pci has. On PCI a stream is the device's place on its bus.
-fn found() -> Story<Vec<(u32, PathBuf)>> {
+pub(crate) fn found() -> Story<Vec<(u32, PathBuf)>> {
     let mut devices = Vec::new();
     for device in fs::read_dir("/sys/bus/pci/devices")? {
         let device = device?.path();

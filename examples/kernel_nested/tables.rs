@@ -2,8 +2,11 @@
 //! are those of Arm IHI 0070 (chapter 5) and DDI 0487 (VMSAv8-64).
 
 use std::cell::Cell;
+use std::fs::File;
 use std::sync::Arc;
-use viommu::vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+use viommu::vm_memory::{
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, GuestMemoryRegion,
+};
 
 /// Guest RAM: first address and bytes.
 pub(crate) const RAM: u64 = 0x4000_0000;
@@ -51,6 +54,21 @@ impl Memory {
 
     pub(crate) fn shared(&self) -> &Arc<GuestMemoryMmap> {
         &self.memory
+    }
+
+    /// As it was in another process: `next` is its next free page.
+    pub(crate) fn recalled(memory: Arc<GuestMemoryMmap>, next: u64) -> Self {
+        Self { memory, next: Cell::new(next) }
+    }
+
+    /// The next free page.
+    pub(crate) fn next(&self) -> u64 {
+        self.next.get()
+    }
+
+    /// The file that it is.
+    pub(crate) fn file(&self) -> Option<&File> {
+        Some(self.memory.find_region(GuestAddress(RAM))?.file_offset()?.file())
     }
 
     /// A page that nobody else has, zero.

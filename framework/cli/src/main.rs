@@ -16,15 +16,18 @@
 #![forbid(unsafe_code)]
 
 mod conformance;
+#[cfg(feature = "guests")]
 mod plugins;
 mod probe;
+#[cfg(feature = "guests")]
 mod replay;
+#[cfg(feature = "guests")]
 mod sim;
+#[cfg(feature = "guests")]
 mod trace;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// Virtual IOMMUs for guests: nested translation objects, guest invalidations to the hardware queue.
 #[derive(Parser)]
@@ -39,29 +42,45 @@ enum Command {
     /// Run the object rules of Linux's iommufd on the software iommufd or on a kernel's
     Conformance(conformance::Args),
     /// List the plugins on the search path, or check one
+    #[cfg(feature = "guests")]
     Plugins(plugins::PluginsArgs),
     /// Ask this host's iommufd, and devices that are named, what they can do for guests
     Probe(probe::Args),
     /// Replay recorded guests and compare every DMA with the recording
+    #[cfg(feature = "guests")]
     Replay(replay::Args),
     /// Run random guests and faults in a deterministic simulation and judge every DMA
+    #[cfg(feature = "guests")]
     Sim(sim::Args),
     /// Look into recordings
+    #[cfg(feature = "guests")]
     Trace(trace::TraceArgs),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // A simulation is full of what would be worth a warning elsewhere.
-    let quiet = if matches!(cli.command, Command::Sim(_)) { "off" } else { "warn" };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    #[cfg(feature = "guests")]
+    log(&cli.command);
     match cli.command {
         Command::Conformance(args) => conformance::run(args),
+        #[cfg(feature = "guests")]
         Command::Plugins(args) => plugins::run(args),
         Command::Probe(args) => probe::run(args),
+        #[cfg(feature = "guests")]
         Command::Replay(args) => replay::run(args),
+        #[cfg(feature = "guests")]
         Command::Sim(args) => sim::run(args),
+        #[cfg(feature = "guests")]
         Command::Trace(args) => trace::run(args),
     }
+}
+
+/// What the framework logs goes to standard error.
+#[cfg(feature = "guests")]
+fn log(command: &Command) {
+    use tracing_subscriber::EnvFilter;
+    // A simulation is full of what would be worth a warning elsewhere.
+    let quiet = if matches!(command, Command::Sim(_)) { "off" } else { "warn" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

@@ -40,9 +40,7 @@ pub(super) fn anything(draw: &mut Draw) -> Ioctl {
         31 => veventq(draw),
         32..34 => hw_queue(draw),
         34 => Ioctl::of(draw.one(&[Command::IoasChangeProcess, Command::IoasNoiommuGetPa])),
-        35 => {
-            Ioctl::of(Command::IoasMapFile).word(4, 7).id(8, object(Kind::Ioas, draw)).word(12, u32::MAX).long(24, PAGE)
-        }
+        35 => Ioctl::of(Command::IoasMapFile).word(4, 7).id(8, object(Kind::Ioas, draw)).no_file(12).long(24, PAGE),
         _ => Ioctl::of(Command::Destroy).id(4, whatever(draw)),
     }
 }

@@ -123,6 +123,11 @@ impl Ioctl {
         self.with(offset, 8, Value::Memory(at), false)
     }
 
+    /// A file that there is not: which other numbers are files is the process's affair, not the sequence's.
+    pub(super) fn no_file(self, offset: usize) -> Self {
+        self.with(offset, 4, Value::Number(u32::MAX.into()), false)
+    }
+
     fn with(mut self, offset: usize, bytes: usize, value: Value, free: bool) -> Self {
         self.fields.push(Field { offset, bytes, value, free });
         self

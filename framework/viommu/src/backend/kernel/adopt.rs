@@ -61,7 +61,8 @@ impl KernelBackend {
     /// [`DeviceSource::Bound`]. `event_fds` are those of [`KernelBackend::event_fds`], received. With
     /// [`IommuSource::Calls`], which are this process's own, they are known by their numbers.
     ///
-    /// What is missing is not taken over, and neither is what stands on it.
+    /// What is missing is not taken over, and neither is what stands on it. An event queue whose fd is missing is
+    /// destroyed: nobody could read it, and a new one can then be made.
     ///
     /// # Errors
     /// If the bytes are no graph, or as [`KernelBackend::open`].
@@ -185,14 +186,15 @@ impl KernelBackend {
             }
             SavedObject::EventQueue { viommu, kernel } => {
                 graph.viommu(viommu)?;
-                let fds = fds.filter(|fds| fds.len() == kernel.len()).ok_or_else(no_fd)?;
+                let ids = || kernel.iter().map(|(_, id, _)| *id);
+                let fds = fds.filter(|fds| fds.len() == kernel.len()).ok_or_else(|| self.unreadable(ids()))?;
                 let with_fd =
                     |((kind, id, _), fd): ((u32, u32, i32), &i32)| Ok((kind, self.still_there(id)?.and_fd(*fd)));
                 let kernel = kernel.into_iter().zip(fds).map(with_fd).collect::<Result<_, Cause>>()?;
                 Object::EventQueue(EventQueue { viommu, kernel })
             }
             SavedObject::FaultQueue { kernel, .. } => {
-                let fd = fds.and_then(|fds| fds.first()).ok_or_else(no_fd)?;
+                let fd = fds.and_then(|fds| fds.first()).ok_or_else(|| self.unreadable([kernel]))?;
                 Object::FaultQueue(self.still_there(kernel)?.and_fd(*fd))
             }
         })
@@ -205,6 +207,13 @@ impl KernelBackend {
             Err(Errno::NOENT) => Err(Cause::NoObject(id)),
             _ => Ok(Owned::new(&self.iommufd, id)),
         }
+    }
+
+    /// Queues without an fd: nobody will ever read them, and as long as they are there no new ones can be made, and their
+    /// vIOMMU cannot go. One that something still uses stays.
+    fn unreadable(&self, ids: impl IntoIterator<Item = u32>) -> Cause {
+        ids.into_iter().for_each(|id| drop(Owned::new(&self.iommufd, id)));
+        Cause::Absent("its event fd was not received".into())
     }
 
     /// What was taken over and that nobody has asked for yet.
@@ -224,10 +233,6 @@ impl KernelBackend {
         }
         unclaimed.into_iter().rev().filter(|(id, _)| wait(self.destroy(*id)).is_err()).collect()
     }
-}
-
-fn no_fd() -> Cause {
-    Cause::Absent("its event fd was not received".into())
 }
 
 /// Mappings that were taken over, by the kernel's ID of their IOAS and their first IOVA.
