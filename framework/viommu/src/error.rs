@@ -1,6 +1,7 @@
 //! What went wrong on our side: object, operation, cause. A guest's mistakes are [`viommu_plugin::GuestFault`] values.
 
 use crate::backend::ObjectKind;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// An operation on an object failed.
@@ -114,6 +115,16 @@ impl Cause {
             Self::Kernel { errno, .. } => *errno,
             Self::Os(e) => e.raw_os_error().unwrap_or(R::EIO),
         }
+    }
+
+    /// [`Cause::Busy`] with so many users of each kind, if there are any.
+    pub(crate) fn unless_unused(users: &BTreeMap<ObjectKind, u32>) -> Result<(), Self> {
+        if users.is_empty() {
+            return Ok(());
+        }
+        let words =
+            |(kind, count): (&ObjectKind, &u32)| format!("{count} {kind}{}", if *count == 1 { "" } else { "s" });
+        Err(Self::Busy { users: users.iter().map(words).collect::<Vec<_>>().join(", ") })
     }
 
     /// The full error: this cause, of `operation` on an object.

@@ -97,6 +97,7 @@ struct InReset {
     device: SoftwareDevice,
     busy: AtomicBool,
     refused: Mutex<u32>,
+    slept: Mutex<Vec<Duration>>,
 }
 
 impl DeviceCalls for InReset {
@@ -117,6 +118,7 @@ fn world_in_reset(recovers: bool) -> (World, Arc<InReset>) {
         device: SoftwareDevice(dispatcher.device(smmu.device(STREAM))),
         busy: AtomicBool::new(false),
         refused: Mutex::new(0),
+        slept: Mutex::default(),
     });
     let usual = options(&smmu, &dispatcher, &memory);
     let now = Arc::new(Mutex::new(Duration::ZERO));
@@ -126,6 +128,7 @@ fn world_in_reset(recovers: bool) -> (World, Arc<InReset>) {
         clock: Arc::new(move || *clock.lock().unwrap()),
         pause: Arc::new(move |delay| {
             *slept.lock().unwrap() += delay;
+            wakes.slept.lock().unwrap().push(delay);
             if recovers && *wakes.refused.lock().unwrap() >= 5 {
                 wakes.busy.store(false, Ordering::Relaxed);
             }
@@ -146,6 +149,12 @@ fn an_attachment_during_a_reset_is_tried_again() {
     machine.guest.set_ste(VIRT_ID.into(), STE_STAGE_1 | CD_1);
     assert!(machine.guest.all_taken());
     assert_eq!(*device.refused.lock().unwrap(), 5);
+    assert_eq!(world.backend.counters().busy.get(), 5);
+    assert_eq!(
+        *device.slept.lock().unwrap(),
+        [1, 2, 4, 8, 16].map(Duration::from_millis),
+        "by the clock that was given"
+    );
     assert_eq!(world.smmu.seen.lock().unwrap().attached.last(), Some(&(STE_STAGE_1 | CD_1)));
 }
 

@@ -1,7 +1,8 @@
 //! A host of any vendor on a software kernel, and what its devices reach.
 
 use crate::guest::{RAM, RAM_SIZE};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use viommu::backend::kernel::{
     Calls, DeviceSource, IommuSource, KernelBackend, KernelOptions, Lent, Mapped, SoftwareDevice, SoftwareIommufd,
 };
@@ -38,14 +39,25 @@ pub(crate) struct Machine {
     pub(crate) devices: Vec<Device>,
 }
 
-/// Calls, and a list of those that make and destroy objects.
+/// Calls that are noted, and that all answer one errno if told to.
 pub(crate) struct Recording {
     calls: SoftwareIommufd,
-    seen: std::sync::Mutex<Vec<(Command, u32)>>,
+    seen: Mutex<Vec<(Command, u32)>>,
+    answer: Mutex<Option<Errno>>,
 }
 
 impl Recording {
-    /// Since the last time: HW_QUEUE_ALLOC with the index, DESTROY with the ID.
+    pub(crate) fn new(dispatcher: &Dispatcher) -> Self {
+        let calls = SoftwareIommufd::new(dispatcher.clone());
+        Self { calls, seen: Mutex::default(), answer: Mutex::default() }
+    }
+
+    /// From here on commands answer this.
+    pub(crate) fn answer(&self, errno: Option<Errno>) {
+        *self.answer.lock().unwrap() = errno;
+    }
+
+    /// Commands since the last time: HW_QUEUE_ALLOC with the index, DESTROY with the ID.
     pub(crate) fn take(&self) -> Vec<(Command, u32)> {
         std::mem::take(&mut self.seen.lock().unwrap())
     }
@@ -64,6 +76,7 @@ impl Calls for Recording {
             None => None,
         };
         self.seen.lock().unwrap().extend(seen);
+        self.answer.lock().unwrap().map_or(Ok(()), Err)?;
         self.calls.ioctl(code, argument, lent)
     }
     fn lend(&self, memory: Arc<GuestMemoryMmap>) {
@@ -75,7 +88,7 @@ impl Calls for Recording {
     fn write(&self, fd: i32, bytes: &[u8]) -> Result<usize, Errno> {
         self.calls.write(fd, bytes)
     }
-    fn poll(&self, fds: &[i32], limit: std::time::Duration) -> Result<Vec<i32>, Errno> {
+    fn poll(&self, fds: &[i32], limit: Duration) -> Result<Vec<i32>, Errno> {
         self.calls.poll(fds, limit)
     }
     fn wake(&self) {
@@ -109,8 +122,7 @@ impl Rig {
         let dispatcher = Dispatcher::new(Options::default());
         let devices: Vec<_> =
             devices.into_iter().map(|config| Arc::new(SoftwareDevice(dispatcher.device(config)))).collect();
-        let calls = SoftwareIommufd::new(dispatcher.clone());
-        let log = Arc::new(Recording { calls, seen: std::sync::Mutex::default() });
+        let log = Arc::new(Recording::new(&dispatcher));
         let options = adjust(Self::options(&log, &devices, memory));
         let backend = Arc::new(KernelBackend::open(&plugin(), options).unwrap());
         Self::over(plugin, dispatcher, log, devices, backend, memory.clone())

@@ -2,74 +2,31 @@
 //! are told apart; the text names object, operation and errno.
 
 use crate::guest::{RAM, RAM_SIZE};
+use crate::rig::Recording;
 use crate::smmu::Smmu;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use viommu::Cause;
 use viommu::backend::kernel::{
-    Calls, DeviceCalls, HwptRequest, Iommufd, Lent, MapRequest, Mapped, SoftwareDevice, SoftwareIommufd, VfioDevice,
+    Calls, DeviceCalls, HwptRequest, Iommufd, Lent, MapRequest, SoftwareDevice, SoftwareIommufd, VfioDevice,
 };
 use viommu::uapi::dispatcher::driver::DeviceConfig;
 use viommu::uapi::dispatcher::drivers::{ArmSmmuv3, Tegra241};
 use viommu::uapi::dispatcher::{Dispatcher, Options};
 use viommu::uapi::layout::IovaRange;
 use viommu::uapi::{Command, Errno, flags as f};
-use viommu::vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use viommu::vm_memory::{GuestAddress, GuestMemoryBackend};
 
-/// Calls that are noted, and that all answer one errno if told to.
-struct Noting<T: ?Sized> {
-    seen: Arc<Mutex<BTreeSet<u32>>>,
-    answer: Arc<Mutex<Option<Errno>>>,
-    calls: Box<T>,
+/// A VFIO device whose ioctls are noted.
+struct Noting {
+    seen: Mutex<BTreeSet<u32>>,
+    device: SoftwareDevice,
 }
 
-impl<T: ?Sized> Noting<T> {
-    fn new(calls: Box<T>) -> Self {
-        Self { seen: Arc::default(), answer: Arc::default(), calls }
-    }
-
-    fn note(&self, code: u32) -> Result<(), Errno> {
+impl DeviceCalls for Noting {
+    fn ioctl(&self, code: u32, argument: &mut [u8], lent: &mut [Lent<'_>]) -> Result<i32, Errno> {
         self.seen.lock().unwrap().insert(code);
-        self.answer.lock().unwrap().map_or(Ok(()), Err)
-    }
-}
-
-impl Calls for Noting<dyn Calls> {
-    fn number(&self) -> i32 {
-        self.calls.number()
-    }
-    fn ioctl(&self, code: u32, argument: &mut [u8], lent: &mut [Lent<'_>]) -> Result<i32, Errno> {
-        self.note(code)?;
-        self.calls.ioctl(code, argument, lent)
-    }
-    fn lend(&self, memory: Arc<GuestMemoryMmap>) {
-        self.calls.lend(memory);
-    }
-    fn read(&self, fd: i32, bytes: &mut [u8]) -> Result<usize, Errno> {
-        self.calls.read(fd, bytes)
-    }
-    fn write(&self, fd: i32, bytes: &[u8]) -> Result<usize, Errno> {
-        self.calls.write(fd, bytes)
-    }
-    fn poll(&self, fds: &[i32], limit: Duration) -> Result<Vec<i32>, Errno> {
-        self.calls.poll(fds, limit)
-    }
-    fn wake(&self) {
-        self.calls.wake();
-    }
-    fn close(&self, fd: i32) -> Result<(), Errno> {
-        self.calls.close(fd)
-    }
-    fn map(&self, offset: u64, length: u64) -> Result<Box<dyn Mapped>, Errno> {
-        self.calls.map(offset, length)
-    }
-}
-
-impl DeviceCalls for Noting<dyn DeviceCalls> {
-    fn ioctl(&self, code: u32, argument: &mut [u8], lent: &mut [Lent<'_>]) -> Result<i32, Errno> {
-        self.note(code)?;
-        self.calls.ioctl(code, argument, lent)
+        self.device.ioctl(code, argument, lent)
     }
 }
 
@@ -88,17 +45,15 @@ fn says<T>(name: &str, result: Result<T, Cause>, errno: Errno, words: &[&str]) {
 #[test]
 fn every_command_is_there_and_says_what_failed() {
     let dispatcher = Dispatcher::new(Options::default());
-    let noting = Arc::new(Noting::<dyn Calls>::new(Box::new(SoftwareIommufd::new(dispatcher.clone()))));
-    let (seen, answer) = (noting.seen.clone(), noting.answer.clone());
-    let calls: Arc<dyn Calls> = noting;
+    let log = Arc::new(Recording::new(&dispatcher));
+    let calls: Arc<dyn Calls> = log.clone();
     let iommufd = Iommufd::new(calls.clone());
     let memory = crate::guest::memory();
     calls.lend(memory.clone());
     let address = memory.find_region(GuestAddress(RAM)).unwrap().as_ptr() as u64;
     let idr = [0x0d44_101b, 0x0273_0010, 0, 0x1404, 0, 0x74];
     let config = DeviceConfig::new(Arc::new(Tegra241::new(ArmSmmuv3::new(idr), 2)), 0x40);
-    let file = Arc::new(Noting::<dyn DeviceCalls>::new(Box::new(SoftwareDevice(dispatcher.device(config)))));
-    let device_seen = file.seen.clone();
+    let file = Arc::new(Noting { seen: Mutex::default(), device: SoftwareDevice(dispatcher.device(config)) });
 
     // Before there is anything.
     let option = Command::Option;
@@ -194,13 +149,13 @@ fn every_command_is_there_and_says_what_failed() {
     }
 
     // Hardware that does not answer; and the kernel without the command.
-    *answer.lock().unwrap() = Some(Errno::TIMEDOUT);
+    log.answer(Some(Errno::TIMEDOUT));
     fails(Command::Destroy, iommufd.destroy(first), Errno::TIMEDOUT, &["object", "ETIMEDOUT"]);
     fails(alloc, iommufd.hwpt_alloc(ask), Errno::TIMEDOUT, &["device 1", "ETIMEDOUT"]);
-    *answer.lock().unwrap() = Some(Errno::NOTTY);
+    log.answer(Some(Errno::NOTTY));
     let old = iommufd.viommu_alloc(1, id, parent, &mut []);
     assert!(old.unwrap_err().to_string().contains("no such command"));
-    *answer.lock().unwrap() = None;
+    log.answer(None);
 
     // In the kernel's order, each once.
     calls.close(events_fd).unwrap();
@@ -209,10 +164,12 @@ fn every_command_is_there_and_says_what_failed() {
         iommufd.destroy(object).unwrap();
         fails(Command::Destroy, iommufd.destroy(object), Errno::NOENT, &["ENOENT"]);
     }
+    let called: BTreeSet<u32> = log.take().into_iter().map(|(command, _)| command.code()).collect();
     let all: BTreeSet<u32> = Command::ALL.into_iter().filter(|it| *it != Command::Test).map(Command::code).collect();
-    assert_eq!(*seen.lock().unwrap(), all, "each of the 22 commands was called");
+    assert_eq!(all.len(), 22);
+    assert_eq!(called, all, "each command was called");
     let three = [f::VFIO_DEVICE_BIND_IOMMUFD, f::VFIO_DEVICE_ATTACH_IOMMUFD_PT, f::VFIO_DEVICE_DETACH_IOMMUFD_PT];
-    assert_eq!(*device_seen.lock().unwrap(), BTreeSet::from(three));
+    assert_eq!(*file.seen.lock().unwrap(), BTreeSet::from(three));
 }
 
 #[test]

@@ -232,11 +232,7 @@ impl Graph {
 
     /// EBUSY, naming the users, if something uses `id`.
     pub(super) fn unused(&self, id: u32) -> Result<(), Cause> {
-        let users = self.nodes.get(&id).map(|node| &node.users).filter(|users| !users.is_empty());
-        let Some(users) = users else { return Ok(()) };
-        let words =
-            |(kind, &count): (&ObjectKind, &u32)| format!("{count} {kind}{}", if count == 1 { "" } else { "s" });
-        Err(Cause::Busy { users: users.iter().map(words).collect::<Vec<_>>().join(", ") })
+        self.nodes.get(&id).map_or(Ok(()), |node| Cause::unless_unused(&node.users))
     }
 
     /// All objects, oldest first.

@@ -44,6 +44,7 @@ pub struct KernelBackend {
 pub(super) struct Settings {
     pub(super) event_depth: u32,
     pub(super) dirty_tracking: bool,
+    pub(super) pasids: bool,
     pub(super) reset_limit: Duration,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) pause: Arc<dyn Fn(Duration) + Send + Sync>,
@@ -113,6 +114,7 @@ impl KernelBackend {
         let settings = Settings {
             event_depth: options.event_depth,
             dirty_tracking: options.dirty_tracking,
+            pasids: options.pasids,
             reset_limit: options.reset_limit,
             clock: options.clock,
             pause: options.pause,
@@ -213,6 +215,24 @@ impl KernelBackend {
             graph.idle.remove(&stream).map(drop).ok_or_else(none)
         };
         remove(&mut graph).map_err(|cause| cause.of(ObjectKind::Device, None, "unbind"))
+    }
+
+    /// The VFIO device of a stream, for what the framework has no words for: PASIDs that are attached one by one. What they
+    /// are attached to the caller makes, and invalidates.
+    ///
+    /// # Errors
+    /// ENOENT if there is no such device.
+    pub fn vfio_device(&self, stream: u32) -> Result<Arc<VfioDevice>, Error> {
+        let graph = lock(&self.graph);
+        let taken = graph.device_of(stream).and_then(|device| graph.device(device).ok()).map(|device| &device.vfio);
+        let none = || Cause::Absent(format!("no device has stream {stream:#x}"));
+        let found = taken.or_else(|| graph.idle.get(&stream)).cloned();
+        found.ok_or_else(|| none().of(ObjectKind::Device, None, "find"))
+    }
+
+    /// The kernel's ID of one of the framework's objects; `None` if there is no such object, or not in the kernel.
+    pub fn kernel_id(&self, id: u32) -> Option<u32> {
+        lock(&self.graph).objects.get(&id)?.kernel_id()
     }
 
     /// Whether devices here can have caches of their own.

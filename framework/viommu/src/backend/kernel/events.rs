@@ -8,16 +8,19 @@
 //! A read that gives nothing is no end of file. An fd is closed only when the thread is not at it: the kernel keeps the
 //! object as long as anybody reads its fd.
 
+mod reader;
+
+pub(super) use reader::Source;
+
 use super::calls::Calls;
 use super::counters::KernelCounters;
 use super::graph::Names;
 use crate::Cause;
-use crate::backend::{BackendEvent, PageRequest};
+use crate::backend::BackendEvent;
 use crate::seams::{Running, Threads, lock};
-use crate::uapi::flags::{
-    PAGE_RESP_INVALID, PGFAULT_FLAGS_LAST_PAGE, PGFAULT_FLAGS_PASID_VALID, VEVENTQ_FLAG_LOST_EVENTS,
-};
+use crate::uapi::flags::{PAGE_RESP_INVALID, VEVENTQ_FLAG_LOST_EVENTS};
 use crate::uapi::payload::{HwptPageResponse, HwptPgfault, VeventHeader};
+use reader::{Reader, request};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,35 +32,10 @@ use zerocopy::{FromBytes, IntoBytes};
 const ROOM: usize = 4096;
 /// Reads of one queue before the others get their turn.
 const TURN: usize = 16;
-/// Sequence numbers go up to this, and begin again.
-const SEQUENCE_MASK: u32 = i32::MAX as u32;
 /// When waiting failed, how long until it is tried again.
 const AGAIN: Duration = Duration::from_millis(10);
 /// How long the thread waits when nobody wakes it.
 const IDLE: Duration = Duration::from_secs(60);
-
-/// A queue that is read.
-#[derive(Clone)]
-pub(super) enum Source {
-    /// A vIOMMU's events.
-    Events {
-        /// The framework's ID.
-        viommu: u32,
-        /// VEVENTQ_ALLOC type.
-        kind: u32,
-        /// Bytes of a payload.
-        payload: usize,
-        /// The vIOMMU's devices.
-        names: Names,
-    },
-    /// Page requests.
-    Faults {
-        /// The framework's ID of the queue.
-        queue: u32,
-        /// Devices by the kernel's ID: stream.
-        devices: Names,
-    },
-}
 
 /// What the thread and the others share.
 struct Shared {
@@ -77,15 +55,6 @@ struct State {
     /// The change that the thread works by.
     seen: u64,
     stop: bool,
-}
-
-/// One queue, and where its sequence is.
-#[derive(Clone)]
-struct Reader {
-    source: Source,
-    next: Option<u32>,
-    /// Events that nobody took from the channel in time.
-    unsent: u64,
 }
 
 /// The thread, and the receiver's end.
@@ -281,59 +250,5 @@ impl Shared {
     fn unsent(&self, reader: &mut Reader) {
         reader.unsent += 1;
         self.counters.events_lost.add(1);
-    }
-}
-
-impl Reader {
-    /// Events between the last record and this one, which were lost; a marker counts as the last of them.
-    fn count(&mut self, sequence: u32, marker: bool) -> u32 {
-        // A queue that was taken over may begin anywhere; one of ours begins at 0, but its first records may be lost.
-        let expected = self.next.unwrap_or(if marker { 0 } else { sequence });
-        self.next = Some(sequence.wrapping_add(1) & SEQUENCE_MASK);
-        (sequence.wrapping_sub(expected) & SEQUENCE_MASK) + u32::from(marker)
-    }
-}
-
-fn request(queue: u32, stream: Option<u32>, fault: &HwptPgfault) -> PageRequest {
-    PageRequest {
-        queue,
-        stream,
-        pasid: (fault.flags & PGFAULT_FLAGS_PASID_VALID != 0).then_some(fault.pasid),
-        group: fault.grpid,
-        last: fault.flags & PGFAULT_FLAGS_LAST_PAGE != 0,
-        permissions: fault.perm,
-        address: fault.addr,
-        cookie: fault.cookie,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn reader() -> Reader {
-        Reader { source: Source::Faults { queue: 1, devices: Names::default() }, next: None, unsent: 0 }
-    }
-
-    #[test]
-    fn gaps_and_markers_count_what_was_lost() {
-        let mut reader = reader();
-        let counted: Vec<_> = [(8, false), (9, false), (12, false), (21, true), (22, false), (25, true)]
-            .map(|(sequence, marker)| reader.count(sequence, marker))
-            .into();
-        assert_eq!(counted, [0, 0, 2, 9, 0, 3]);
-    }
-
-    #[test]
-    fn the_sequence_begins_again_after_its_last_number() {
-        let mut reader = reader();
-        assert_eq!(reader.count(SEQUENCE_MASK, false), 0);
-        assert_eq!(reader.count(0, false), 0);
-        assert_eq!(reader.count(2, false), 1);
-    }
-
-    #[test]
-    fn a_queue_that_begins_with_a_marker_lost_all_before_it() {
-        assert_eq!(reader().count(4, true), 5);
     }
 }

@@ -114,6 +114,23 @@ impl Object {
     }
 }
 
+impl Object {
+    /// The kernel's ID, of what is one object of the kernel's.
+    pub(super) fn kernel_id(&self) -> Option<u32> {
+        match self {
+            Self::Ioas(Ioas { kernel, .. }) | Self::NestParent(NestParent { kernel, .. }) => Some(kernel.id()),
+            Self::HwQueue(HwQueue { kernel, .. }) | Self::FaultQueue(kernel) => Some(kernel.id()),
+            Self::Viommu(Viommu { kernel, .. }) | Self::Vdevice(Vdevice { kernel, .. }) => {
+                kernel.as_ref().map(Owned::id)
+            }
+            Self::Hwpt(Hwpt { place: Place::Object(kernel), .. }) => Some(kernel.id()),
+            Self::Hwpt(Hwpt { place: Place::Shadow(shadow), .. }) => Some(shadow.hwpt.id()),
+            Self::Device(device) => Some(device.vfio.id()),
+            Self::Hwpt(_) | Self::EventQueue(_) => None,
+        }
+    }
+}
+
 /// All objects of one backend.
 #[derive(Default)]
 pub(super) struct Graph {
@@ -245,12 +262,7 @@ impl Graph {
         for object in self.objects.values().filter(|object| uses(object)) {
             *users.entry(object.kind()).or_default() += 1;
         }
-        if users.is_empty() {
-            return Ok(());
-        }
-        let words =
-            |(kind, count): (&ObjectKind, &u32)| format!("{count} {kind}{}", if *count == 1 { "" } else { "s" });
-        Err(Cause::Busy { users: users.iter().map(words).collect::<Vec<_>>().join(", ") })
+        Cause::unless_unused(&users)
     }
 }
 

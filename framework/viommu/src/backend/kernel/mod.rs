@@ -20,6 +20,7 @@ mod errors;
 mod events;
 mod graph;
 mod handle;
+mod hwpts;
 mod iommufd;
 mod memory;
 mod objects;

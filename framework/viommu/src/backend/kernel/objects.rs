@@ -1,7 +1,7 @@
 //! The uAPI's objects on the kernel's own: check, act, record.
 
 use super::KernelBackend;
-use super::graph::{Device, EventQueue, HwQueue, Hwpt, Ioas, NestParent, Object, Place, Vdevice, Viommu};
+use super::graph::{Device, EventQueue, HwQueue, Hwpt, Ioas, NestParent, Object, Place, Vdevice};
 use super::handle::Owned;
 use super::iommufd::{HwptRequest, MapRequest};
 use crate::Cause;
@@ -9,12 +9,11 @@ use crate::backend::{
     BackendEvent, BackendInfo, Backing, GuestPage, Mapping, NestedAlloc, ObjectKind, Objects, SinkOf, ViommuAlloc,
 };
 use crate::seams::lock;
-use crate::uapi::Errno;
 use crate::uapi::flags::{HWPT_ALLOC_DIRTY_TRACKING, HWPT_ALLOC_NEST_PARENT};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use viommu_plugin::{EntryKey, GuestMapping, HwQueueRequest, NO_DOMAIN, Nesting, Register, TranslationMode};
+use viommu_plugin::{EntryKey, GuestMapping, HwQueueRequest, NO_DOMAIN, Register, TranslationMode};
 
 #[async_trait]
 impl Objects for KernelBackend {
@@ -76,7 +75,7 @@ impl Objects for KernelBackend {
         // Where nothing can be nested it is what a device goes through that its guest does not translate.
         let nests = if self.nests() { HWPT_ALLOC_NEST_PARENT } else { 0 };
         let request = HwptRequest {
-            flags: nests | dirty,
+            flags: nests | dirty | self.with_pasids(),
             device: graph.any_device()?,
             on: graph.ioas(ioas)?.kernel.id(),
             ..HwptRequest::default()
@@ -152,25 +151,7 @@ impl Objects for KernelBackend {
     }
 
     async fn attach(&self, device: u32, hwpt: u32) -> Result<(), Cause> {
-        self.patiently(|| {
-            let mut graph = lock(&self.graph);
-            if graph.handed_over {
-                return Ok(());
-            }
-            let &Hwpt { viommu, ref place, .. } = graph.hwpt(hwpt)?;
-            let &Device { ref vfio, attached, .. } = graph.device(device)?;
-            if attached == Some(hwpt) {
-                return Ok(());
-            }
-            match place {
-                Place::Object(kernel) => drop(vfio.attach(kernel.id(), None)?),
-                Place::Parent => drop(vfio.attach(graph.parent_of(viommu)?.kernel.id(), None)?),
-                Place::Shadow(shadow) => drop(vfio.attach(shadow.hwpt.id(), None).map_err(reserved)?),
-                Place::Nowhere => vfio.detach(None)?,
-            }
-            graph.device_mut(device)?.attached = Some(hwpt);
-            Ok(())
-        })
+        self.patiently(|| self.attach_device(&mut lock(&self.graph), device, hwpt))
     }
 
     async fn reload(&self, device: u32) -> Result<(), Cause> {
@@ -271,40 +252,4 @@ impl Objects for KernelBackend {
     fn events(&self) -> flume::Receiver<BackendEvent> {
         self.events.receiver.clone()
     }
-}
-
-impl KernelBackend {
-    /// A nested HWPT of the kernel's with this key; `None` if there is no such HWPT.
-    pub(super) fn kernel_hwpt(
-        &self,
-        graph: &super::graph::Graph,
-        viommu: u32,
-        key: &EntryKey,
-    ) -> Result<Option<Owned>, Cause> {
-        let Viommu { parent, kernel, .. } = graph.viommu(viommu)?;
-        let mut data = vec![0; self.facts.hwpt_data_bytes as usize];
-        let written = self.abi.hwpt_data(key, &mut data)?;
-        if written == 0 {
-            return Ok(None);
-        }
-        let on = match (self.facts.nesting, kernel) {
-            (Nesting::VIOMMU, Some(viommu)) => viommu.id(),
-            _ => graph.parent(*parent)?.kernel.id(),
-        };
-        let request = HwptRequest {
-            device: graph.any_device()?,
-            on,
-            data_type: self.facts.hwpt_data_type,
-            data: &data[..written],
-            fault: graph.fault_queue(),
-            ..HwptRequest::default()
-        };
-        Ok(Some(Owned::new(&self.iommufd, self.iommufd.hwpt_alloc(request)?)))
-    }
-}
-
-/// A guest maps what the device keeps for itself (messages of its interrupts): its entry is one that this host cannot carry
-/// out.
-fn reserved(cause: Cause) -> Cause {
-    if cause.errno() == Errno::ADDRINUSE.raw_os_error() { Cause::Invalid(cause.to_string()) } else { cause }
 }

@@ -83,6 +83,9 @@ pub struct KernelOptions {
     pub event_capacity: usize,
     /// Makes nesting parents that can track dirty pages. Arm's cannot.
     pub dirty_tracking: bool,
+    /// Makes HWPTs that PASIDs of their devices can be attached beside ([`super::KernelBackend::vfio_device`]). Arm's kernel
+    /// driver refuses such: there PASIDs are in the guest's own tables.
+    pub pasids: bool,
     /// How long an attachment is tried again while a device is being reset.
     pub reset_limit: Duration,
     /// Time.
@@ -106,6 +109,7 @@ impl KernelOptions {
             event_depth: 4096,
             event_capacity: 4096,
             dirty_tracking: false,
+            pasids: false,
             reset_limit: Duration::from_secs(2),
             clock: Arc::new(MonotonicClock::default()),
             threads: Arc::new(OsThreads),

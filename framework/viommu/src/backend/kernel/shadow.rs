@@ -76,7 +76,8 @@ impl KernelBackend {
         }
         graph.viommu(viommu)?;
         let ioas = Owned::new(&self.iommufd, self.iommufd.ioas_alloc()?);
-        let request = HwptRequest { device: graph.any_device()?, on: ioas.id(), ..HwptRequest::default() };
+        let (flags, device) = (self.with_pasids(), graph.any_device()?);
+        let request = HwptRequest { flags, device, on: ioas.id(), ..HwptRequest::default() };
         let hwpt = Owned::new(&self.iommufd, self.iommufd.hwpt_alloc(request)?);
         let place = Place::Shadow(Shadow { hwpt, ioas, leaves: Leaves::default() });
         graph.add(Object::Hwpt(Hwpt { viommu, key: *key, place }))

@@ -1,35 +1,18 @@
-//! The system calls: the one module of the framework with unsafe code.
-//!
-//! What makes them safe to call:
-//! - an ioctl sees the argument's own bytes, no more: its `size` field is checked against them;
-//! - a pointer field leads to a slice lent for the call and as long as the other fields say, or to memory lent for good,
-//!   or nowhere (the first page, the kernel's half), which answers EFAULT;
-//! - a file descriptor that the kernel gave is owned from that moment on;
-//! - mapped registers are read and written by volatile accesses within their bounds.
+//! The system calls: an open `/dev/iommu` and an open VFIO device. What is unsafe about them is in `raw`.
 
-#![allow(unsafe_code)]
+mod raw;
 
 use super::calls::{Calls, DeviceCalls, Lent, Mapped};
-use super::pointers::{self, Pointer};
 use crate::seams::lock;
-use crate::uapi::{Command, Errno, layout, selftest};
+use crate::uapi::Errno;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{Mode, OFlags, open};
-use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::collections::BTreeMap;
-use std::ffi::c_void;
-use std::mem::offset_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::ptr::{self, NonNull};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
-
-/// Below this address, and from the kernel's half on, there is no memory of this process.
-const NOWHERE_BELOW: u64 = 0x1000;
-const NOWHERE_FROM: u64 = 1 << 63;
 
 /// An open `/dev/iommu`.
 #[derive(Debug)]
@@ -86,28 +69,6 @@ impl RawIommufd {
         lock(&self.events).get(&number).cloned().ok_or(Errno::BADF)
     }
 
-    /// What a command that succeeded put into the table of file descriptors is owned by this.
-    fn own_new_fd(&self, code: u32, argument: &[u8], returned: i32) {
-        let number = |at: usize| {
-            let bytes = argument.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
-            bytes.map(i32::from_ne_bytes)
-        };
-        let op = number(offset_of!(selftest::TestCommand, op)).map(|op| op as u32);
-        let number = match Command::from_code(code) {
-            Some(Command::FaultQueueAlloc) => number(offset_of!(layout::FaultAlloc, out_fault_fd)),
-            Some(Command::VeventqAlloc) => number(offset_of!(layout::VeventqAlloc, out_veventq_fd)),
-            Some(Command::Test) if op == Some(selftest::op::CREATE_ACCESS) => number(16),
-            Some(Command::Test) if op == Some(selftest::op::DMABUF_GET) => Some(returned),
-            _ => None,
-        };
-        if let Some(number) = number.filter(|number| *number > 2) {
-            // SAFETY: the kernel has just put this number into the table for the caller of the command, which is this
-            // function's caller: nobody else knows it.
-            let fd = unsafe { OwnedFd::from_raw_fd(number) };
-            lock(&self.events).insert(number, Arc::new(fd));
-        }
-    }
-
     /// Whether `extent` bytes from `address` are in memory that was lent for good.
     fn is_lent_for_good(&self, address: u64, extent: u64) -> bool {
         let Some(end) = address.checked_add(extent) else { return false };
@@ -125,8 +86,10 @@ impl Calls for RawIommufd {
 
     fn ioctl(&self, code: u32, argument: &mut [u8], lent: &mut [Lent<'_>]) -> Result<i32, Errno> {
         let stays = |address, extent| self.is_lent_for_good(address, extent);
-        let returned = checked_ioctl(self.fd.as_fd(), code, argument, lent, &stays)?;
-        self.own_new_fd(code, argument, returned);
+        let (returned, new) = raw::ioctl(self.fd.as_fd(), code, argument, lent, &stays)?;
+        if let Some(fd) = new {
+            self.adopt_event_fd(fd);
+        }
         Ok(returned)
     }
 
@@ -170,13 +133,7 @@ impl Calls for RawIommufd {
     }
 
     fn map(&self, offset: u64, length: u64) -> Result<Box<dyn Mapped>, Errno> {
-        let bytes = usize::try_from(length).map_err(|_| Errno::OVERFLOW)?;
-        // SAFETY: a new mapping at an address that the kernel chooses; nothing of this process lies there.
-        let base = unsafe {
-            mmap(ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &self.fd, offset)
-        }?;
-        let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::FAULT)?;
-        Ok(Box::new(Registers { base, bytes }))
+        Ok(Box::new(raw::Registers::map(self.fd.as_fd(), offset, length)?))
     }
 }
 
@@ -218,142 +175,14 @@ impl DeviceCalls for RawDevice {
         if !known.contains(&code) {
             return Err(Errno::NOTTY);
         }
-        checked_ioctl(self.0.as_fd(), code, argument, lent, &|_, _| false)
-    }
-}
-
-/// An ioctl whose argument is this many bytes at `argument`.
-struct Call {
-    code: u32,
-    argument: *mut u8,
-}
-
-// SAFETY: the opcode and the argument are handed on as they are; whoever makes one answers for them.
-unsafe impl Ioctl for Call {
-    type Output = i32;
-    const IS_MUTATING: bool = true;
-
-    fn opcode(&self) -> Opcode {
-        Opcode::from(self.code)
-    }
-
-    fn as_ptr(&mut self) -> *mut c_void {
-        self.argument.cast()
-    }
-
-    unsafe fn output_from_ptr(output: IoctlOutput, _: *mut c_void) -> rustix::io::Result<i32> {
-        Ok(output)
-    }
-}
-
-/// Fills the pointer fields and makes the call. `stays` tells what is lent for good.
-fn checked_ioctl(
-    fd: BorrowedFd<'_>,
-    code: u32,
-    argument: &mut [u8],
-    lent: &mut [Lent<'_>],
-    stays: &dyn Fn(u64, u64) -> bool,
-) -> Result<i32, Errno> {
-    if !argument.is_empty() {
-        let size = argument.get(..4).and_then(|size| size.try_into().ok()).map(u32::from_ne_bytes);
-        if size.is_none_or(|size| size as usize > argument.len()) {
-            return Err(Errno::FAULT);
-        }
-        for pointer in pointers::of(code, argument) {
-            place(pointer, argument, lent, stays)?;
-        }
-    }
-    let argument = if argument.is_empty() { ptr::null_mut() } else { argument.as_mut_ptr() };
-    // SAFETY: the kernel reads and writes `size` bytes at `argument`, which are there, and what its pointer fields lead to,
-    // which `place` has checked.
-    unsafe { ioctl(fd, Call { code, argument }) }
-}
-
-/// One pointer field.
-fn place(
-    pointer: Pointer,
-    argument: &mut [u8],
-    lent: &mut [Lent<'_>],
-    stays: &dyn Fn(u64, u64) -> bool,
-) -> Result<(), Errno> {
-    let Pointer { offset, extent, stays: must_stay } = pointer;
-    let Some(field) = argument.get_mut(offset..offset + 8) else {
-        // Behind the end of a short argument: zero to the kernel. A field that is cut in two cannot be judged.
-        return if argument.len() <= offset { Ok(()) } else { Err(Errno::FAULT) };
-    };
-    if let Some(lent) = lent.iter_mut().find(|lent| lent.offset == offset) {
-        if must_stay || (lent.memory.len() as u64) < extent {
-            return Err(Errno::FAULT);
-        }
-        field.copy_from_slice(&(lent.memory.as_mut_ptr() as u64).to_ne_bytes());
-        return Ok(());
-    }
-    let address = field.try_into().map(u64::from_ne_bytes).map_err(|_| Errno::FAULT)?;
-    let nowhere = address >= NOWHERE_FROM || address.saturating_add(extent) < NOWHERE_BELOW;
-    if nowhere || stays(address, extent) { Ok(()) } else { Err(Errno::FAULT) }
-}
-
-/// Mapped registers.
-struct Registers {
-    base: NonNull<u8>,
-    bytes: usize,
-}
-
-// SAFETY: the mapping is this value's own, and is only accessed by volatile reads and writes, from any thread.
-unsafe impl Send for Registers {}
-// SAFETY: as above.
-unsafe impl Sync for Registers {}
-
-impl Registers {
-    fn at(&self, offset: u64, size: u32) -> Option<NonNull<u8>> {
-        let offset = usize::try_from(offset).ok()?;
-        let fits = offset.checked_add(size as usize).is_some_and(|end| end <= self.bytes);
-        if !fits || !offset.is_multiple_of(size as usize) {
-            return None;
-        }
-        // SAFETY: within the mapping, as just checked.
-        Some(unsafe { self.base.add(offset) })
-    }
-}
-
-impl Mapped for Registers {
-    fn length(&self) -> u64 {
-        self.bytes as u64
-    }
-
-    fn read(&self, offset: u64, size: u32) -> u64 {
-        match (size, self.at(offset, size.max(1))) {
-            // SAFETY: in the mapping, aligned.
-            (4, Some(at)) => u64::from(unsafe { at.cast::<u32>().read_volatile() }),
-            // SAFETY: in the mapping, aligned.
-            (8, Some(at)) => unsafe { at.cast::<u64>().read_volatile() },
-            _ => 0,
-        }
-    }
-
-    fn write(&self, offset: u64, size: u32, value: u64) {
-        match (size, self.at(offset, size.max(1))) {
-            // SAFETY: in the mapping, aligned.
-            (4, Some(at)) => unsafe { at.cast::<u32>().write_volatile(value as u32) },
-            // SAFETY: in the mapping, aligned.
-            (8, Some(at)) => unsafe { at.cast::<u64>().write_volatile(value) },
-            _ => {}
-        }
-    }
-}
-
-impl Drop for Registers {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this value's own, and goes with it.
-        if let Err(error) = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) } {
-            tracing::error!(%error, "registers cannot be unmapped");
-        }
+        raw::ioctl(self.0.as_fd(), code, argument, lent, &|_, _| false).map(|(returned, _)| returned)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::uapi::Command;
     use crate::uapi::layout::{HwInfo, IoasMap};
     use std::fs::File;
     use vm_memory::GuestAddress;

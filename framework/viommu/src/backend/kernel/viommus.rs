@@ -83,58 +83,6 @@ impl KernelBackend {
         Ok(())
     }
 
-    /// Makes the hardware forget what it cached of the tables that this device's entry leads to. By a command, where the
-    /// vendor has one that a guest's device can be named in; else by a new HWPT object with the same key, which all devices
-    /// that share the old one move to: the kernel does nothing when an HWPT is replaced by itself.
-    pub(super) fn reload_device(&self, device: u32) -> Result<(), Cause> {
-        let mut graph = lock(&self.graph);
-        if graph.handed_over {
-            return Ok(());
-        }
-        let Some(hwpt) = graph.device(device)?.attached else { return Ok(()) };
-        let &Hwpt { viommu, key, .. } = graph.hwpt(hwpt)?;
-        if key.kind != KeyKind::TRANSLATE || graph.shadow(hwpt).is_ok() {
-            // A shadow has no tables in the guest's memory that hardware could have cached.
-            return Ok(());
-        }
-        if let Some(virt_id) = graph.name_of(device) {
-            let words = self.forgets(Scope::CONFIGURATION, virt_id, NO_DOMAIN)?;
-            if !words.is_empty() {
-                let sink = graph.viommu(viommu)?.sink.clone();
-                drop(graph);
-                return sink.run(&words, Classes::CONFIG).map_err(cause_of);
-            }
-        }
-        let Some(new) = self.kernel_hwpt(&graph, viommu, &key)? else { return Ok(()) };
-        let targets = graph.viommu(viommu)?.targets.clone();
-        // Invalidations wait, so that none reaches only the old or only the new one.
-        let mut known = targets.write();
-        let moved = graph.attached_to(hwpt);
-        for (done, device) in moved.iter().enumerate() {
-            if let Err(cause) = graph.device(*device)?.vfio.attach(new.id(), None) {
-                for device in &moved[..done] {
-                    self.attach_back(&graph, *device, hwpt);
-                }
-                return Err(cause);
-            }
-        }
-        let Some(Object::Hwpt(Hwpt { place: Place::Object(old), .. })) = graph.objects.get_mut(&hwpt) else {
-            return Ok(());
-        };
-        known.nested.insert(new.id(), key.domain);
-        known.nested.remove(&old.id());
-        *old = new;
-        Ok(())
-    }
-
-    fn attach_back(&self, graph: &Graph, device: u32, hwpt: u32) {
-        let back = || match &graph.hwpt(hwpt)?.place {
-            Place::Object(old) => graph.device(device)?.vfio.attach(old.id(), None).map(drop),
-            _ => Ok(()),
-        };
-        back().unwrap_or_else(|cause| tracing::error!(device, %cause, "a reload that failed cannot be undone"));
-    }
-
     /// Makes the hardware forget all it cached for this guest, its devices' caches included.
     pub(super) fn forget_guest(&self, viommu: u32) -> Result<(), Cause> {
         let (sink, virt_ids, domains) = {
@@ -168,7 +116,7 @@ impl KernelBackend {
     }
 
     /// Commands that make the hardware forget, in the guest's own numbers; none if there is nothing to say.
-    fn forgets(&self, scope: Scope, virt_id: u32, domain: u32) -> Result<Vec<u64>, Cause> {
+    pub(super) fn forgets(&self, scope: Scope, virt_id: u32, domain: u32) -> Result<Vec<u64>, Cause> {
         let mut words = vec![0; WORDS];
         let what = HostInvalidation { scope, stream: virt_id, tag: domain, ..HostInvalidation::default() };
         let written = self.abi.forget(&what, &mut words)?;
@@ -288,7 +236,7 @@ impl KernelBackend {
     }
 }
 
-fn cause_of(error: SinkError) -> Cause {
+pub(super) fn cause_of(error: SinkError) -> Cause {
     match error {
         SinkError::TimedOut(limit) => Cause::TimedOut(limit),
         error => Cause::Queue(error.to_string()),

@@ -35,6 +35,15 @@ fn rig() -> Rig {
     rig_with(|options| options, &[])
 }
 
+/// A guest whose first device is translated in domain 1: [`VA`] leads to [`P0`].
+fn translating(rig: &Rig) -> Guest<'_> {
+    let guest = Guest::new(rig);
+    guest.map(1, VA, Some(P0));
+    guest.translated(0, 1);
+    assert!(guest.announce(0));
+    guest
+}
+
 #[test]
 fn a_page_is_stale_until_the_guest_invalidates_it_and_fresh_when_it_waited() {
     let rig = rig();
@@ -129,10 +138,7 @@ fn memory_that_the_host_takes_away_is_in_no_shadow_and_comes_back() {
 #[test]
 fn a_guest_that_switches_its_iommu_off_goes_through_no_table() {
     let rig = rig();
-    let guest = Guest::new(&rig);
-    guest.map(1, VA, Some(P0));
-    guest.translated(0, 1);
-    assert!(guest.announce(0));
+    let guest = translating(&rig);
     guest.machine.viommu.reset().unwrap();
     assert_eq!((guest.dma(0, VA), guest.dma(0, P0)), (None, Some(P0)));
     drop(guest);
@@ -223,11 +229,9 @@ fn an_amd_guest_that_wants_to_be_nested_is_refused_by_name() {
 #[test]
 fn a_process_that_takes_over_has_the_shadows_with_what_is_in_them() {
     let old = rig();
-    let guest = Guest::new(&old);
-    guest.map(1, VA, Some(P0));
+    let guest = translating(&old);
     guest.map(1, VA + 0x1000, Some(P0 + 0x1000));
-    guest.translated(0, 1);
-    assert!(guest.announce(0));
+    assert!(guest.send(&[all(1)]));
     let (saved, graph) = (guest.machine.viommu.save().unwrap(), old.backend.save_graph());
     let (tail, waits) = guest.progress();
     old.backend.hand_over();

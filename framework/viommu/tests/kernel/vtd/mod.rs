@@ -43,6 +43,15 @@ impl Unit {
     }
 }
 
+/// A guest whose first device is translated in domain 1: [`VA`] leads to [`P0`].
+fn translating(rig: &Rig) -> Guest<'_> {
+    let guest = Guest::new(rig);
+    guest.map(0, VA, Some(P0));
+    guest.translated(0, 0, 1);
+    assert!(guest.announce(0, 1));
+    guest
+}
+
 #[test]
 fn a_page_is_stale_until_the_guest_invalidates_it_and_fresh_when_it_waited() {
     let (unit, rig) = rig();
@@ -68,10 +77,7 @@ fn a_page_is_stale_until_the_guest_invalidates_it_and_fresh_when_it_waited() {
 #[test]
 fn the_hint_that_only_leaves_changed_is_carried_as_the_guest_gave_it() {
     let (unit, rig) = rig();
-    let guest = Guest::new(&rig);
-    guest.map(0, VA, Some(P0));
-    guest.translated(0, 0, 1);
-    assert!(guest.announce(0, 1));
+    let guest = translating(&rig);
     assert_eq!(unit.at(0, VA), Dma::At(P0));
     guest.swap_lowest(0, VA, P1);
     assert!(guest.send(&[page(1, VA, true)]));
@@ -114,10 +120,7 @@ fn an_invalidation_reaches_every_nested_hwpt_of_its_domain_and_no_other() {
 #[test]
 fn an_invalidation_that_the_hardware_never_got_would_be_seen() {
     let (unit, rig) = rig();
-    let guest = Guest::new(&rig);
-    guest.map(0, VA, Some(P0));
-    guest.translated(0, 0, 1);
-    assert!(guest.announce(0, 1));
+    let guest = translating(&rig);
     assert_eq!(unit.at(0, VA), Dma::At(P0));
     guest.map(0, VA, None);
     unit.deaf.store(true, Ordering::Relaxed);

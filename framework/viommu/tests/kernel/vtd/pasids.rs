@@ -3,11 +3,12 @@
 use super::unit::{Dma, Unit};
 use super::{P0, P1, VA};
 use crate::guest::{RAM, RAM_SIZE};
-use crate::rig::FIRST_STREAM;
+use crate::rig::{FIRST_STREAM, Rig};
 use std::sync::Arc;
 use viommu::backend::kernel::{
-    Calls, HwptRequest, Iommufd, MapRequest, Owned, SoftwareDevice, SoftwareIommufd, VfioDevice,
+    Calls, HwptRequest, Iommufd, KernelOptions, MapRequest, Owned, SoftwareDevice, SoftwareIommufd, VfioDevice,
 };
+use viommu::backend::{ObjectKind, Objects};
 use viommu::uapi::dispatcher::{Dispatcher, Options};
 use viommu::uapi::flags::{HWPT_ALLOC_NEST_PARENT, HWPT_ALLOC_PASID, HWPT_DATA_VTD_S1};
 use viommu::uapi::payload::HwptVtdS1;
@@ -95,4 +96,45 @@ fn each_pasid_goes_where_it_is_attached() {
     drop(device);
     assert_eq!([0, 5, 6].map(seen), [Dma::Blocked; 3]);
     nested[1].destroy().unwrap();
+}
+
+#[test]
+fn a_vmm_attaches_pasids_beside_what_the_guest_says_of_the_device() {
+    let memory = crate::guest::memory();
+    let unit = Unit::new(&memory);
+    let pasids = |options| KernelOptions { pasids: true, ..options };
+    let rig = Rig::new(super::plugin, &memory, vec![unit.device(FIRST_STREAM)], pasids);
+    let guest = super::translating(&rig);
+    guest.map(1, VA, Some(P1));
+    let parent = rig.backend.live().into_iter().find(|(_, kind)| *kind == ObjectKind::NestParent).unwrap().0;
+    let on = rig.backend.kernel_id(parent).unwrap();
+    let device = rig.backend.vfio_device(FIRST_STREAM).unwrap();
+    assert_eq!(rig.backend.vfio_device(9).unwrap_err().errno(), 2);
+    let data = HwptVtdS1 { flags: 0, pgtbl_addr: guest.tables(1), addr_width: 48, __reserved: 0 };
+    let request = HwptRequest {
+        flags: HWPT_ALLOC_PASID,
+        device: device.id(),
+        on,
+        data_type: HWPT_DATA_VTD_S1,
+        data: data.as_bytes(),
+        ..HwptRequest::default()
+    };
+    let iommufd = rig.backend.iommufd();
+    let hwpt = Owned::new(iommufd, iommufd.hwpt_alloc(request).unwrap());
+    device.attach(hwpt.id(), Some(5)).unwrap();
+    let seen = |pasid| unit.dma(FIRST_STREAM, pasid, VA);
+    assert_eq!([0, 5].map(seen), [Dma::At(P0), Dma::At(P1)]);
+    // Not translated any more, blocked, translated: the PASID's affair it is not.
+    for (entry, at) in [([1 | 2 << 2 | 4 << 6, 7, 0], Dma::At(VA)), ([0; 3], Dma::Blocked)] {
+        guest.entry(0, entry);
+        assert!(guest.announce(0, 1));
+        assert_eq!([0, 5].map(seen), [at, Dma::At(P1)]);
+    }
+    guest.translated(0, 0, 1);
+    assert!(guest.announce(0, 1));
+    assert_eq!([0, 5].map(seen), [Dma::At(P0), Dma::At(P1)]);
+    device.detach(Some(5)).unwrap();
+    assert_eq!([0, 5].map(seen), [Dma::At(P0), Dma::Blocked]);
+    drop((hwpt, device, guest));
+    rig.down();
 }
