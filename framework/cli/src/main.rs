@@ -4,6 +4,7 @@
 //!   viommu replay TRACE..  ─► viommu-trace ─► Host, vIOMMUs, ring (viommu) ─► the plugin's model ─► every DMA compared
 //!   viommu plugins [check] ─► SearchPath ─► a child process for each check ─► viommu-plugin-check
 //!   viommu probe           ─► /dev/iommu ─► facts ─► report
+//!   viommu referee qemu    ─► random guests on the model and on QEMU's SMMUv3 at once (viommu-qemu), every answer compared
 //!   viommu trace dump|check ─► viommu-trace, commands decoded by the plugin's codec
 //! ```
 //!
@@ -19,6 +20,8 @@ mod conformance;
 #[cfg(feature = "guests")]
 mod plugins;
 mod probe;
+#[cfg(feature = "guests")]
+mod referee;
 #[cfg(feature = "guests")]
 mod replay;
 #[cfg(feature = "guests")]
@@ -46,6 +49,9 @@ enum Command {
     Plugins(plugins::PluginsArgs),
     /// Ask this host's iommufd, and devices that are named, what they can do for guests
     Probe(probe::Args),
+    /// Have QEMU's IOMMU judge the software model
+    #[cfg(feature = "guests")]
+    Referee(referee::Args),
     /// Replay recorded guests and compare every DMA with the recording
     #[cfg(feature = "guests")]
     Replay(replay::Args),
@@ -67,6 +73,8 @@ fn main() -> ExitCode {
         Command::Plugins(args) => plugins::run(args),
         Command::Probe(args) => probe::run(args),
         #[cfg(feature = "guests")]
+        Command::Referee(args) => referee::run(args),
+        #[cfg(feature = "guests")]
         Command::Replay(args) => replay::run(args),
         #[cfg(feature = "guests")]
         Command::Sim(args) => sim::run(args),
@@ -80,7 +88,7 @@ fn main() -> ExitCode {
 fn log(command: &Command) {
     use tracing_subscriber::EnvFilter;
     // A simulation is full of what would be worth a warning elsewhere.
-    let quiet = if matches!(command, Command::Sim(_)) { "off" } else { "warn" };
+    let quiet = if matches!(command, Command::Sim(_) | Command::Referee(_)) { "off" } else { "warn" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

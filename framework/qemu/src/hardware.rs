@@ -24,8 +24,8 @@ const GBPA: u64 = SMMU + 0x44;
 const GBPA_UPDATE: u64 = 1 << 31;
 
 /// Where bytes are on their way between us and a device's buffer: memory that nothing else uses.
-const SCRATCH: u64 = 0x6000_0000;
-const SCRATCH_BYTES: u64 = 4096;
+pub(crate) const SCRATCH: u64 = 0x6000_0000;
+const SCRATCH_BYTES: u64 = 4 * 4096;
 /// In a device's buffer: the mark that it writes, and the word into which it reads.
 const MARK_AT: u64 = 0;
 const WORD_AT: u64 = 8;
@@ -177,16 +177,47 @@ impl QemuHardware {
     /// # Errors
     /// If QEMU does not answer.
     pub fn write(&self, slot: u32, iova: u64, guess: Option<u64>) -> Result<Option<u64>, QemuError> {
+        let landed = self.write_at(slot, iova, guess)?;
+        if landed.is_some() {
+            return Ok(landed);
+        }
+        self.find_mark()
+    }
+
+    /// As [`QemuHardware::write`], but it only looks at `guess`.
+    pub(crate) fn write_at(&self, slot: u32, iova: u64, guess: Option<u64>) -> Result<Option<u64>, QemuError> {
         let before = guess.and_then(|at| self.word(at).ok());
         let done = edu::transfer(&mut self.port().qtest, slot, (iova, MARK_AT, BYTES), true, self.options.limit);
         self.deliver();
         done?;
         let guessed = guess.zip(before).filter(|(at, _)| self.word(*at) == Ok(MARK));
-        let canvas = self.canvas();
-        let found = guessed.or_else(|| canvas.find_mark(&self.memory).map(|at| (at, tag(at))));
-        let Some((at, before)) = found else { return Ok(None) };
+        let Some((at, before)) = guessed else { return Ok(None) };
         self.memory.write(at, &before.to_le_bytes()).map_err(|_| gone("the place of a DMA"))?;
         Ok(Some(at))
+    }
+
+    /// Looks for what a device wrote in all that is watched, and makes it as it was.
+    pub(crate) fn find_mark(&self) -> Result<Option<u64>, QemuError> {
+        let found = self.canvas().find_mark(&self.memory);
+        if let Some(at) = found {
+            self.memory.write(at, &tag(at).to_le_bytes()).map_err(|_| gone("the place of a DMA"))?;
+        }
+        Ok(found)
+    }
+
+    /// Leaves at a watched address what a device would have written there, for [`QemuHardware::find_mark`].
+    pub(crate) fn stray(&self, pa: u64) -> Result<(), QemuError> {
+        self.memory.write(pa, &MARK.to_le_bytes()).map_err(|_| gone("the place of a DMA"))
+    }
+
+    /// Whether this address is watched.
+    pub(crate) fn watches(&self, pa: u64) -> bool {
+        self.canvas().holds(pa)
+    }
+
+    /// Nothing is watched any more.
+    pub(crate) fn forget(&self) {
+        *self.canvas() = Canvas::default();
     }
 
     /// The device in `slot` reads 4 bytes from `iova`, a multiple of 4.
@@ -212,7 +243,7 @@ impl QemuHardware {
         self.word(SCRATCH).map_err(|_| gone("the scratch page"))
     }
 
-    fn word(&self, pa: u64) -> Result<u32, Unreadable> {
+    pub(crate) fn word(&self, pa: u64) -> Result<u32, Unreadable> {
         let mut bytes = [0; BYTES as usize];
         self.memory.read(pa, &mut bytes)?;
         Ok(u32::from_le_bytes(bytes))

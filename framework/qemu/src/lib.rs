@@ -19,8 +19,11 @@ mod hardware;
 mod process;
 mod qmp;
 mod qtest;
+mod referee;
+mod supervisor;
 
 pub use canvas::tag;
 pub use error::QemuError;
 pub use hardware::{Got, Options, QemuHardware};
 pub use process::PROGRAM;
+pub use referee::{EXCEPTIONS, Exception, Referee, Sabotage, Teller};

@@ -1,15 +1,17 @@
-//! The QEMU process: started with sockets in a folder of its own, killed when it is dropped.
+//! The QEMU process: started with sockets in a folder of its own, killed when it is dropped, and when this process ends
+//! without dropping anything.
 
 use crate::QemuError;
 use crate::qmp::Qmp;
 use crate::qtest::Qtest;
+use crate::supervisor::{MISSING, supervised};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// The program, unless `VIOMMU_QEMU` names another.
@@ -24,7 +26,9 @@ const SLEEP: [u32; 2] = [0xd503_207f, 0x17ff_ffff];
 
 /// A running QEMU.
 pub(crate) struct Process {
+    /// Its supervisor.
     child: Child,
+    program: String,
     /// With its sockets; gone when it is.
     _folder: tempfile::TempDir,
     /// Its memory, from [`RAM`].
@@ -45,7 +49,7 @@ impl Process {
         let stderr = File::create(&said).map_err(QemuError::os("a temporary file"))?;
         let (qtest, qmp) = (listen(&folder.path().join("qtest"))?, listen(&folder.path().join("qmp"))?);
 
-        let mut command = Command::new(&program);
+        let mut command = supervised(&program);
         command.args(["-no-user-config", "-nodefaults", "-display", "none", "-cpu", "cortex-a53", "-accel", "tcg"]);
         // Virtual time stands still while something runs and jumps to the next timer when the CPU sleeps, which it
         // always does: a DMA of `edu` takes 100 ms of it, and none of ours.
@@ -60,13 +64,10 @@ impl Process {
         }
         command.args(["-qtest", &format!("unix:{}", folder.path().join("qtest").display()), "-qtest-log", "/dev/null"]);
         command.args(["-qmp", &format!("unix:{}", folder.path().join("qmp").display())]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
-        let child = command.spawn().map_err(|cause| match cause.kind() {
-            ErrorKind::NotFound => QemuError::Missing(program.clone()),
-            _ => QemuError::Start(format!("{program}: {cause}")),
-        })?;
+        command.stdout(Stdio::null()).stderr(stderr);
+        let child = command.spawn().map_err(|cause| QemuError::Start(format!("{program}: {cause}")))?;
 
-        let mut process = Self { child, _folder: folder, ram: memory };
+        let mut process = Self { child, program, _folder: folder, ram: memory };
         let until = Instant::now() + limit;
         let qtest = process.accept(&qtest, &said, until)?;
         let qmp = process.accept(&qmp, &said, until)?;
@@ -92,7 +93,10 @@ impl Process {
                 words.trim().to_owned()
             };
             if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(QemuError::Start(format!("{status}: {}", words())));
+                return Err(match status.code() {
+                    Some(MISSING) => QemuError::Missing(self.program.clone()),
+                    _ => QemuError::Start(format!("{status}: {}", words())),
+                });
             }
             if Instant::now() > until {
                 return Err(QemuError::Start(format!("it does not open its sockets: {}", words())));
@@ -104,8 +108,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
+        // Its supervisor kills it. It may have ended by itself.
+        drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }

@@ -24,6 +24,7 @@ mod guest;
 mod inject;
 mod oracle;
 pub mod plan;
+mod second;
 mod shrink;
 mod world;
 
@@ -31,5 +32,6 @@ pub use counters::Counters;
 pub use inject::Injection;
 pub use oracle::{Clause, Violation};
 pub use plan::{Plan, Vendor};
-pub use shrink::shrink;
-pub use world::{Options, Outcome, run};
+pub use second::{Opinion, Second};
+pub use shrink::{shrink, shrink_by};
+pub use world::{Options, Outcome, run, run_beside};

@@ -8,32 +8,37 @@ const TRIES: usize = 400;
 
 /// The shortest story found that violates the same clause as `plan` does, and its outcome.
 pub fn shrink(plan: &Plan, clause: Clause, options: Options) -> (Plan, Outcome) {
-    let mut search = Search { clause, options, tries: TRIES, best: plan.clone(), outcome: None };
+    shrink_by(plan, clause, TRIES, &|plan| run(plan, options))
+}
+
+/// As [`shrink`], of worlds that `run` runs, with at most `tries` of them.
+pub fn shrink_by(plan: &Plan, clause: Clause, tries: usize, run: &dyn Fn(&Plan) -> Outcome) -> (Plan, Outcome) {
+    let mut search = Search { clause, run, tries, best: plan.clone(), outcome: None };
     let mut before = usize::MAX;
     while search.best.size() < before && search.tries > 0 {
         before = search.best.size();
         search.round();
     }
-    let outcome = search.outcome.unwrap_or_else(|| run(&search.best, options));
+    let outcome = search.outcome.unwrap_or_else(|| run(&search.best));
     (search.best, outcome)
 }
 
-struct Search {
+struct Search<'a> {
     clause: Clause,
-    options: Options,
+    run: &'a dyn Fn(&Plan) -> Outcome,
     tries: usize,
     best: Plan,
     outcome: Option<Outcome>,
 }
 
-impl Search {
+impl Search<'_> {
     /// Whether the story is still as bad. Then it is the best one.
     fn try_out(&mut self, plan: Plan) -> bool {
         if self.tries == 0 {
             return false;
         }
         self.tries -= 1;
-        let outcome = run(&plan, self.options);
+        let outcome = (self.run)(&plan);
         let same = outcome.violation.as_ref().is_some_and(|violation| violation.clause == self.clause);
         if same {
             (self.best, self.outcome) = (plan, Some(outcome));

@@ -3,6 +3,8 @@
 mod log;
 mod run;
 
+pub(crate) use run::{quietly, silence, worker};
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::path::PathBuf;

@@ -36,7 +36,7 @@ pub(super) fn seeds(
                     }
                 }
             };
-            if let Err(error) = thread::Builder::new().name(NAME.into()).spawn_scoped(scope, work) {
+            if let Err(error) = worker().spawn_scoped(scope, work) {
                 tracing::error!(%error, "a thread less");
             }
         }
@@ -54,16 +54,21 @@ pub(super) fn seeds(
     bar.finish_and_clear();
 }
 
+/// A thread that tells worlds.
+pub(crate) fn worker() -> thread::Builder {
+    thread::Builder::new().name(NAME.into())
+}
+
 /// Does something that tells worlds.
-pub(super) fn quietly<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    thread::scope(|scope| match thread::Builder::new().name(NAME.into()).spawn_scoped(scope, work) {
+pub(crate) fn quietly<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| match worker().spawn_scoped(scope, work) {
         Ok(thread) => thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic)),
         Err(error) => panic!("{error}"),
     })
 }
 
 /// Planned panics are part of the story: nobody wants a backtrace of each.
-fn silence() {
+pub(crate) fn silence() {
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         if thread::current().name() != Some(NAME) {

@@ -30,19 +30,27 @@ const DMA: u64 = 0x1_0000_0000;
 const GUESTS: u64 = 0x1_4000_0000;
 const STREAM_TABLE: u64 = RAM;
 const CONTEXT: u64 = RAM + 0x1000;
-const LEVELS: [u64; 3] = [RAM + 0x2000, RAM + 0x3000, RAM + 0x4000];
+/// The first word of a legal one.
+pub(crate) const CONTEXT_LOW: u64 =
+    25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 30 | 1 << 31 | 2 << 32 | 7 << 45 | 1 << 41 | ASID << 48;
+pub(crate) const LEVELS: [u64; 3] = [RAM + 0x2000, RAM + 0x3000, RAM + 0x4000];
 const COMMANDS: u64 = RAM + 0x8000;
 const COMMANDS_LOG2: u64 = 6;
 const EVENTS: u64 = RAM + 0x9000;
 const EVENTS_LOG2: u64 = 5;
 
-mod at {
+/// In CMDQ_CONS: how far it is. Behind it is what the last error was.
+pub(crate) const INDEX: u64 = 0xf_ffff;
+
+pub(crate) mod at {
     pub(super) const CR0: u64 = 0x20;
+    pub(crate) const GERROR: u64 = 0x60;
+    pub(crate) const GERRORN: u64 = 0x64;
     pub(super) const STRTAB_BASE: u64 = 0x80;
     pub(super) const STRTAB_BASE_CFG: u64 = 0x88;
     pub(super) const CMDQ_BASE: u64 = 0x90;
     pub(super) const CMDQ_PROD: u64 = 0x98;
-    pub(super) const CMDQ_CONS: u64 = 0x9c;
+    pub(crate) const CMDQ_CONS: u64 = 0x9c;
     pub(super) const EVENTQ_BASE: u64 = 0xa0;
     pub(super) const EVENTQ_PROD: u64 = 0x100a8;
 }
@@ -92,6 +100,22 @@ impl Lab {
         Some(Self { qemu, direct, host: builder.build().unwrap().into() })
     }
 
+    /// With guests that have booted, and whose first translation QEMU has cached.
+    pub(crate) fn booted<const GUESTS: usize>() -> Option<(Self, [Guest; GUESTS])> {
+        Self::booted_with(|sink| sink)
+    }
+
+    pub(crate) fn booted_with<const GUESTS: usize>(wrap: Wrap) -> Option<(Self, [Guest; GUESTS])> {
+        let lab = Self::with(wrap)?;
+        let guests = std::array::from_fn(|number| {
+            let guest = lab.guest(number as u64);
+            guest.boot();
+            assert_eq!(guest.lands(VIRTUAL), Some(0));
+            guest
+        });
+        Some((lab, guests))
+    }
+
     pub(crate) fn state_of(&self, guest: &Guest) -> ObjectState {
         let id = guest.viommu.id();
         self.host.objects().iter().find(|object| object.id == id).expect("a live vIOMMU").state
@@ -129,7 +153,7 @@ impl Guest {
         u64::from_le(self.ram.read_obj(GuestAddress(at)).unwrap())
     }
 
-    fn write(&self, at: u64, size: u32, value: u64) {
+    pub(crate) fn write(&self, at: u64, size: u32, value: u64) {
         self.viommu.mmio_write(at, size, value).unwrap();
         assert!(self.viommu.pipeline().wait_settled(LIMIT), "the guest's queue is stuck");
     }
@@ -160,10 +184,14 @@ impl Guest {
 
     /// The device's context descriptor: 39 bits, 4 KiB pages, faults recorded.
     pub(crate) fn context(&self, root: u64) {
-        let low = 25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 30 | 1 << 31 | 2 << 32 | 7 << 45 | 1 << 41;
+        self.context_words(CONTEXT_LOW, root);
+    }
+
+    /// A context with this first word.
+    pub(crate) fn context_words(&self, low: u64, root: u64) {
         self.store(CONTEXT + 8, root);
         self.store(CONTEXT + 24, 0xff);
-        self.store(CONTEXT, low | ASID << 48);
+        self.store(CONTEXT, low);
     }
 
     /// A second set of tables: the page is at `to`.
@@ -183,23 +211,40 @@ impl Guest {
 
     /// Commands with a SYNC, which is complete when this returns.
     pub(crate) fn run(&self, commands: &[[u64; 2]]) {
-        let mut produced = self.produced.load(Ordering::Relaxed);
+        self.submit(commands);
+        let produced = u64::from(self.produced.load(Ordering::Relaxed));
+        assert_eq!(self.register(at::CMDQ_CONS) & INDEX, produced, "the SYNC is complete");
+        assert_eq!(self.register(at::GERROR), self.register(at::GERRORN), "nothing was illegal");
+    }
+
+    /// Commands with a SYNC, whatever becomes of them; the place of the first.
+    pub(crate) fn submit(&self, commands: &[[u64; 2]]) -> u32 {
+        let first = self.produced.load(Ordering::Relaxed);
+        let mut produced = first;
         for command in commands.iter().chain([&[0x46, 0]]) {
-            let slot = COMMANDS + 16 * u64::from(produced & ((1 << COMMANDS_LOG2) - 1));
-            self.store(slot, command[0]);
-            self.store(slot + 8, command[1]);
+            self.place(produced, command);
             produced = (produced + 1) & ((2 << COMMANDS_LOG2) - 1);
         }
         self.produced.store(produced, Ordering::Relaxed);
         self.write(at::CMDQ_PROD, 4, produced.into());
-        let consumed = self.viommu.mmio_read(at::CMDQ_CONS, 4).unwrap();
-        assert_eq!(consumed, u64::from(produced), "the SYNC is complete and nothing was illegal");
+        first
+    }
+
+    /// Writes a command to a place of the queue, and tells nobody.
+    pub(crate) fn place(&self, place: u32, command: &[u64; 2]) {
+        let slot = COMMANDS + 16 * u64::from(place & ((1 << COMMANDS_LOG2) - 1));
+        self.store(slot, command[0]);
+        self.store(slot + 8, command[1]);
+    }
+
+    pub(crate) fn register(&self, at: u64) -> u64 {
+        self.viommu.mmio_read(at, 4).unwrap()
     }
 
     /// A record of its event queue, when there is one.
     pub(crate) fn event(&self, nth: u64) -> [u64; 4] {
         let until = std::time::Instant::now() + LIMIT;
-        while self.viommu.mmio_read(at::EVENTQ_PROD, 4).unwrap() <= nth {
+        while self.events() <= nth {
             assert!(std::time::Instant::now() < until, "no event came");
             std::thread::yield_now();
         }
@@ -207,7 +252,7 @@ impl Guest {
     }
 
     pub(crate) fn events(&self) -> u64 {
-        self.viommu.mmio_read(at::EVENTQ_PROD, 4).unwrap()
+        self.register(at::EVENTQ_PROD)
     }
 
     /// Where a write by its device lands, in its data.

@@ -2,7 +2,7 @@
 
 mod lab;
 
-use lab::{DATA, LIMIT, Lab, RAM, RAM_BYTES, VIRT_ID, VIRTUAL, command};
+use lab::{CONTEXT_LOW, DATA, INDEX, LEVELS, LIMIT, Lab, RAM, RAM_BYTES, VIRT_ID, VIRTUAL, at, command};
 use std::sync::Arc;
 use viommu::HostEvent;
 use viommu::backend::{Backing, Batch, Host, Mapping, Owner, Position, Sink, SinkError, Words};
@@ -33,9 +33,7 @@ fn a_device_that_nobody_attached_reaches_nothing() {
 
 #[test]
 fn entries_abort_bypass_translate_and_are_told_by_cfgi() {
-    let Some(lab) = Lab::new() else { return };
-    let guest = lab.guest(0);
-    guest.boot();
+    let Some((_lab, [guest])) = Lab::booted() else { return };
     assert_eq!(guest.lands(VIRTUAL + 8), Some(8));
     assert_eq!(guest.lands(DATA), None, "translated, no longer bypassed");
     guest.entry(1);
@@ -50,13 +48,10 @@ fn entries_abort_bypass_translate_and_are_told_by_cfgi() {
 /// Each kind of invalidation: stale before, fresh behind the guest's SYNC.
 #[test]
 fn a_changed_page_is_stale_until_it_is_invalidated() {
-    let Some(lab) = Lab::new() else { return };
-    let guest = lab.guest(0);
-    guest.boot();
+    let Some((_lab, [guest])) = Lab::booted() else { return };
     let (va, vaa) = (command::nh_va(VIRTUAL), command::nh_vaa(VIRTUAL));
     let range = command::nh_range(VIRTUAL, 4);
     let mut now = 0;
-    assert_eq!(guest.lands(VIRTUAL), Some(0));
     for tlbi in [va, vaa, range, command::nh_asid(), command::nh_all(), command::nsnh_all()] {
         now += PAGE;
         guest.map(0, DATA + now);
@@ -67,14 +62,14 @@ fn a_changed_page_is_stale_until_it_is_invalidated() {
     guest.map(0, DATA);
     guest.run(&[command::nh_va(VIRTUAL + PAGE)]);
     assert_eq!(guest.lands(VIRTUAL), Some(now), "another page's invalidation");
+    let [word, address] = command::nh_va(VIRTUAL);
+    guest.run(&[[word ^ 1 << 48, address]]);
+    assert_eq!(guest.lands(VIRTUAL), Some(now), "another ASID's");
 }
 
 #[test]
 fn a_changed_context_is_stale_until_cfgi_cd() {
-    let Some(lab) = Lab::new() else { return };
-    let guest = lab.guest(0);
-    guest.boot();
-    assert_eq!(guest.lands(VIRTUAL), Some(0));
+    let Some((_lab, [guest])) = Lab::booted() else { return };
     guest.context(guest.other_tables(DATA + 2 * PAGE));
     guest.run(&[command::nh_all()]);
     assert_eq!(guest.lands(VIRTUAL), Some(0), "the context is cached apart from translations");
@@ -85,11 +80,8 @@ fn a_changed_context_is_stale_until_cfgi_cd() {
 /// Two guests with the same ASID and addresses: only the VMID that the host puts in tells them apart.
 #[test]
 fn an_invalidation_of_one_guest_leaves_the_other_guests_entries() {
-    let Some(lab) = Lab::new() else { return };
-    let (one, other) = (lab.guest(0), lab.guest(1));
+    let Some((_lab, [one, other])) = Lab::booted() else { return };
     for guest in [&one, &other] {
-        guest.boot();
-        assert_eq!(guest.lands(VIRTUAL), Some(0));
         guest.map(0, DATA + PAGE);
     }
     let commands = [command::nh_va(VIRTUAL), command::nh_asid(), command::nh_all(), command::nsnh_all()];
@@ -104,11 +96,8 @@ fn an_invalidation_of_one_guest_leaves_the_other_guests_entries() {
 
 #[test]
 fn memory_that_the_host_takes_is_gone_at_once_and_for_this_guest_only() {
-    let Some(lab) = Lab::new() else { return };
-    let (one, other) = (lab.guest(0), lab.guest(1));
+    let Some((_lab, [one, other])) = Lab::booted() else { return };
     for guest in [&one, &other] {
-        guest.boot();
-        assert_eq!(guest.lands(VIRTUAL), Some(0));
         guest.map(0, DATA + PAGE);
     }
     assert_eq!(one.ioas.unmap(DATA, RAM_BYTES / 2).unwrap(), RAM_BYTES / 2);
@@ -121,10 +110,7 @@ fn memory_that_the_host_takes_is_gone_at_once_and_for_this_guest_only() {
 
 #[test]
 fn faults_reach_the_guest_with_its_own_stream_and_stage_2_faults_the_host() {
-    let Some(lab) = Lab::new() else { return };
-    let (one, other) = (lab.guest(0), lab.guest(1));
-    one.boot();
-    other.boot();
+    let Some((lab, [one, other])) = Lab::booted() else { return };
     assert_eq!(other.lands(VIRTUAL + PAGE + 8), None);
     let record = other.event(0);
     assert_eq!((record[0] & 0xff, record[0] >> 32), (0x10, VIRT_ID.into()), "F_TRANSLATION: {record:x?}");
@@ -135,21 +121,59 @@ fn faults_reach_the_guest_with_its_own_stream_and_stage_2_faults_the_host() {
     assert_eq!(one.events(), 0, "none of it is the other guest's affair");
 
     let told = lab.host.events();
-    one.map(0, RAM + RAM_BYTES);
-    assert_eq!(one.lands(VIRTUAL), None);
+    one.map(1, RAM + RAM_BYTES);
+    assert_eq!(one.lands(VIRTUAL + PAGE), None);
     let fault = told.recv_timeout(LIMIT).unwrap();
     assert!(matches!(fault, HostEvent::HostFault { stream: 8, .. }), "{fault:?}");
     assert_eq!(one.events(), 0, "stage 2 is none of the guest's");
 }
 
+#[test]
+fn an_illegal_entry_or_context_is_its_guests_event() {
+    let Some((_lab, [guest, other])) = Lab::booted() else { return };
+    // AA64 = 0: tables of a kind that there are not.
+    guest.context_words(CONTEXT_LOW & !(1 << 41), LEVELS[0]);
+    guest.run(&[command::cfgi_cd()]);
+    assert_eq!(guest.lands(VIRTUAL), None);
+    let record = guest.event(0);
+    assert_eq!((record[0] & 0xff, record[0] >> 32), (0x0a, VIRT_ID.into()), "C_BAD_CD: {record:x?}");
+    guest.context(LEVELS[0]);
+    guest.run(&[command::cfgi_cd()]);
+    assert_eq!(guest.lands(VIRTUAL), Some(0));
+    assert_eq!((guest.events(), other.events()), (1, 0));
+}
+
+/// The guest's own queue: what is illegal to its vIOMMU never gets to the hardware.
+#[test]
+fn an_illegal_command_stops_its_guests_queue_until_the_guest_repairs_it() {
+    let Some((lab, [guest, other])) = Lab::booted() else { return };
+    for guest in [&guest, &other] {
+        guest.map(0, DATA + PAGE);
+    }
+    let place = guest.submit(&[[0xff, 0], command::nh_va(VIRTUAL)]);
+    let consumed = guest.register(at::CMDQ_CONS);
+    assert_eq!((consumed & INDEX, consumed >> 24), (place.into(), 1), "CERROR_ILL at its place");
+    let error = guest.register(at::GERROR);
+    assert_eq!(error ^ guest.register(at::GERRORN), 1, "CMDQ_ERR");
+    assert_eq!(guest.lands(VIRTUAL), Some(0), "nothing behind it was carried out");
+    other.run(&[command::nh_va(VIRTUAL)]);
+    assert_eq!(other.lands(VIRTUAL), Some(PAGE), "nobody else's queue stops");
+
+    guest.place(place, &command::nh_va(VIRTUAL + PAGE));
+    guest.write(at::GERRORN, 4, error);
+    assert_eq!(guest.lands(VIRTUAL), Some(PAGE), "it goes on at the same place");
+    guest.map(0, DATA);
+    guest.run(&[command::nh_va(VIRTUAL)]);
+    assert_eq!(guest.lands(VIRTUAL), Some(0));
+    let physical = lab.qemu.registers(&[(at::GERROR, 4, None), (at::GERRORN, 4, None)]).unwrap();
+    assert_eq!(physical, [0, 0], "the physical queue never stopped");
+}
+
 /// A command that the hardware does not know, of a guest whose commands were not checked.
 #[test]
 fn an_illegal_command_on_the_physical_queue_costs_its_sender_alone() {
-    let Some(lab) = Lab::new() else { return };
-    let (bad, good) = (lab.guest(0), lab.guest(1));
+    let Some((lab, [bad, good])) = Lab::booted() else { return };
     for guest in [&bad, &good] {
-        guest.boot();
-        assert_eq!(guest.lands(VIRTUAL), Some(0));
         guest.map(0, DATA + PAGE);
     }
     let owner = Owner(bad.viommu.handle().info().owner);
@@ -159,7 +183,7 @@ fn an_illegal_command_on_the_physical_queue_costs_its_sender_alone() {
     good.run(&[command::nh_va(VIRTUAL)]);
     assert_eq!(good.lands(VIRTUAL), Some(PAGE), "its invalidation was carried out behind the illegal command");
     assert_eq!(sink.wait(owner, at), Err(SinkError::Fault(GuestFault::HOST_ERROR)));
-    let gerror = lab.qemu.registers(&[(0x60, 4, None), (0x64, 4, None)]).unwrap();
+    let gerror = lab.qemu.registers(&[(at::GERROR, 4, None), (at::GERRORN, 4, None)]).unwrap();
     assert_eq!(gerror[0] & 1, 1, "CMDQ_ERR was raised");
     assert_eq!(gerror[0], gerror[1], "and acknowledged");
     let until = std::time::Instant::now() + LIMIT;
@@ -176,10 +200,7 @@ fn an_illegal_command_on_the_physical_queue_costs_its_sender_alone() {
 
 #[test]
 fn a_reset_guest_starts_with_empty_caches() {
-    let Some(lab) = Lab::new() else { return };
-    let guest = lab.guest(0);
-    guest.boot();
-    assert_eq!(guest.lands(VIRTUAL), Some(0));
+    let Some((_lab, [guest])) = Lab::booted() else { return };
     guest.map(0, DATA + PAGE);
     guest.viommu.reset().unwrap();
     assert_eq!(guest.lands(DATA + 8), Some(8), "off: bypass");
@@ -214,10 +235,7 @@ impl Sink for Lossy {
 /// These tests can fail: a lost invalidation is seen.
 #[test]
 fn a_lost_invalidation_is_seen_by_the_next_dma() {
-    let Some(lab) = Lab::with(|sink| Arc::new(Lossy(sink))) else { return };
-    let guest = lab.guest(0);
-    guest.boot();
-    assert_eq!(guest.lands(VIRTUAL), Some(0));
+    let Some((_lab, [guest])) = Lab::booted_with(|sink| Arc::new(Lossy(sink))) else { return };
     guest.map(0, DATA + PAGE);
     guest.run(&[command::nh_va(VIRTUAL)]);
     assert_eq!(guest.lands(VIRTUAL), Some(0), "stale behind the guest's SYNC");

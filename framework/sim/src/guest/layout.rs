@@ -19,7 +19,9 @@ pub(super) const MESSAGE: u64 = RAM + 0x7000;
 pub(super) const CONTEXT_PAGES: u64 = RAM + 0x8000;
 /// Pages for tables.
 const TABLES: u64 = RAM + 0x2_0000;
-const DATA: u64 = RAM + 0x20_0000;
+const DATA: u64 = RAM + DATA_OFFSET;
+/// Where in a machine's memory its guest keeps no tables.
+pub(crate) const DATA_OFFSET: u64 = 0x20_0000;
 /// A page that is never mapped: freed tables lead here.
 const POISON: u64 = RAM + RAM_SIZE - 0x1000;
 /// Pages of data.

@@ -14,7 +14,7 @@ mod machine;
 mod space;
 mod system;
 
-pub(crate) use layout::{GROUPS, LOAN, LOAN_SIZE, RAM, RAM_SIZE, SLOTS, slot};
+pub(crate) use layout::{DATA_OFFSET, GROUPS, LOAN, LOAN_SIZE, RAM, RAM_SIZE, SLOTS, slot};
 pub(crate) use machine::{Lines, Loans, Machine, Stopped, machine_of, registers_for, retry};
 
 use crate::oracle::Language;

@@ -2,6 +2,7 @@
 
 mod allowed;
 mod domains;
+mod lately;
 mod order;
 mod shadow;
 mod violation;
@@ -11,7 +12,7 @@ pub(crate) use order::{Command, Language, Order, commands};
 pub(crate) use shadow::{Context, Effect, Entry, History, Leaf, Mode, Shadow, Window};
 pub use violation::{Clause, Violation};
 
-use crate::Counters;
+use crate::{Counters, Opinion};
 use domains::Domains;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -100,9 +101,31 @@ impl Oracle {
         inner.judge(vm, virt_id, request, answer);
     }
 
+    /// A device of `vm` got this answer to the same request from the second IOMMU, where it got `model` from the model.
+    pub(crate) fn judge_second(&self, vm: u32, virt_id: u32, request: &Request, model: &Answer, opinion: &Opinion) {
+        let mut inner = self.lock();
+        if let Some(wrong) = &opinion.wrong {
+            return inner.violated(Violation::of_vm(Clause::Differs, vm, wrong.clone()));
+        }
+        let violated = inner.violation.is_some();
+        inner.counters.add("second.judged", 1);
+        inner.counters.add("second.differs-by-cache", opinion.differs.into());
+        inner.judge(vm, virt_id, request, &opinion.answer);
+        if let Some(violation) = inner.violation.as_mut().filter(|_| !violated) {
+            let words = format!("; the model answered {}", words(model));
+            violation.what.insert_str(0, "the second IOMMU: ");
+            violation.what.push_str(&words);
+        }
+    }
+
     /// Pages that changed lately for a device, the newest first: first address and log2 of the size.
     pub(crate) fn changed_lately(&self, vm: u32, virt_id: u32) -> Vec<(u64, u8)> {
         self.lock().vms.get(&vm).map(|shadow| shadow.changed_lately(virt_id)).unwrap_or_default()
+    }
+
+    /// Where a device should try now whether it gets what it may: each change once.
+    pub(crate) fn take_untried(&self, vm: u32, virt_id: u32) -> Option<(u64, u8)> {
+        self.vm(vm, |shadow| shadow.take_untried(virt_id)).flatten()
     }
 
     /// The guest of `vm` has seen the SYNC at this place of its queue.
@@ -152,7 +175,7 @@ impl Inner {
     }
 
     fn judge(&mut self, vm: u32, virt_id: u32, request: &Request, answer: &Answer) {
-        let passed = matches!(answer.status, Status::OK | Status::BYPASS | Status::DISABLED);
+        let passed = passes(answer);
         if !passed && request.flags & Request::SPECULATIVE == 0 {
             self.faulted.insert((vm, virt_id, request.iova));
         }
@@ -180,16 +203,24 @@ impl Inner {
             false if shadow.correct && !allowed.refusal => Clause::Denied,
             _ => return,
         };
-        let got = if passed {
-            format!("{:#x}", answer.output)
-        } else {
-            format!("status {}, stage {}, fault {:#x}", answer.status.0, answer.stage, answer.fault)
-        };
         let kind = ["asks", "reads", "writes", "reads and writes"][(request.access & 3) as usize];
         let what = format!(
-            "device {virt_id:#x} (stream {:#x}) {kind} {:#x}: expected one of {allowed}, got {got}",
-            request.stream, request.iova
+            "device {virt_id:#x} (stream {:#x}) {kind} {:#x}: expected one of {allowed}, got {}",
+            request.stream,
+            request.iova,
+            words(answer)
         );
         self.violated(Violation::of_vm(clause, vm, what));
     }
+}
+
+fn passes(answer: &Answer) -> bool {
+    matches!(answer.status, Status::OK | Status::BYPASS | Status::DISABLED)
+}
+
+fn words(answer: &Answer) -> String {
+    if passes(answer) {
+        return format!("{:#x}", answer.output);
+    }
+    format!("status {}, stage {}, fault {:#x}", answer.status.0, answer.stage, answer.fault)
 }

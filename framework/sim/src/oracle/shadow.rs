@@ -7,11 +7,9 @@
 //! not have executed it, later nothing may use what it named.
 
 use super::allowed::Allowed;
+use super::lately::{Lately, Page, Whose};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
-
-/// Pages remembered as changed lately.
-const RECENT: usize = 6;
 
 /// A moment in the order of what a guest did.
 pub(crate) type Tick = u64;
@@ -139,9 +137,7 @@ pub(crate) struct Shadow {
     pub(crate) cached: BTreeMap<u16, Vec<(Leaf, Tick)>>,
     /// Leaves that came and were not announced yet, of guests that must: hardware may not know them.
     pub(crate) unknown: BTreeMap<u16, Vec<(Leaf, Tick)>>,
-    /// By tag, first address and log2 of the size of pages that changed lately, or may be cached no longer: what devices
-    /// should try. The newest last.
-    recent: BTreeMap<u16, VecDeque<(u64, u8)>>,
+    lately: Lately,
     /// Addresses of interrupts: no DMA, and not translated.
     pub(crate) interrupts: Option<(u64, u64)>,
     /// While an entry, a context or the mode changes, devices may be refused.
@@ -168,7 +164,7 @@ impl Shadow {
             roots: BTreeMap::new(),
             cached: BTreeMap::new(),
             unknown: BTreeMap::new(),
-            recent: BTreeMap::new(),
+            lately: Lately::default(),
             interrupts: None,
             gaps: false,
             windows: Vec::new(),
@@ -203,26 +199,47 @@ impl Shadow {
     }
 
     fn notice(&mut self, tag: u16, leaf: &Leaf) {
-        let (page, recent) = ((leaf.base, leaf.log2), self.recent.entry(tag).or_default());
-        recent.retain(|other| *other != page);
-        if recent.len() == RECENT {
-            recent.pop_front();
-        }
-        recent.push_back(page);
+        self.lately.notice(tag, (leaf.base, leaf.log2));
     }
 
-    /// Pages that changed lately for this device, the newest first: first address and log2 of the size.
-    pub(crate) fn changed_lately(&self, virt_id: u32) -> Vec<(u64, u8)> {
+    /// Tags of what this device's entry, or an older one, leads to.
+    fn tags_for(&self, virt_id: u32) -> impl Iterator<Item = u16> {
         let entries = self.streams.get(&virt_id).into_iter().flat_map(|stream| stream.entry.all());
-        let contexts = entries.filter_map(|entry| match entry {
-            Entry::Context(address) => self.contexts.get(address).copied().flatten(),
+        entries.filter_map(|entry| match entry {
+            Entry::Context(address) => self.contexts.get(address).copied().flatten().map(|context| context.tag),
             _ => None,
-        });
-        contexts
-            .filter_map(|context| self.recent.get(&context.tag))
-            .flat_map(|recent| recent.iter().rev())
-            .copied()
-            .collect()
+        })
+    }
+
+    /// Pages that changed lately for this device, the newest first.
+    pub(crate) fn changed_lately(&self, virt_id: u32) -> Vec<Page> {
+        self.tags_for(virt_id).flat_map(|tag| self.lately.recent(tag)).collect()
+    }
+
+    /// A page that changed for this device, or may be cached no longer, and that no device has tried since.
+    pub(crate) fn take_untried(&mut self, virt_id: u32) -> Option<Page> {
+        let tags: Vec<_> = self.tags_for(virt_id).map(Whose::Tag).collect();
+        std::iter::once(Whose::Device(virt_id)).chain(tags).find_map(|whose| self.lately.take(whose))
+    }
+
+    /// The device should try what this entry lets it reach, or let it.
+    fn aim_at_entry(&mut self, virt_id: u32, entry: Entry) {
+        match entry {
+            Entry::Abort => {}
+            Entry::Bypass => {
+                let memory = self.windows.first().map(|window| (window.base, window.length.ilog2() as u8));
+                memory.into_iter().for_each(|memory| self.lately.aim(Whose::Device(virt_id), memory));
+            }
+            Entry::Context(address) => {
+                let context = self.contexts.get(&address).copied().flatten();
+                context.into_iter().for_each(|context| self.aim_at_context(virt_id, context));
+            }
+        }
+    }
+
+    fn aim_at_context(&mut self, virt_id: u32, context: Context) {
+        let leaves = self.roots.get(&context.root).into_iter().flatten();
+        leaves.for_each(|leaf| self.lately.aim(Whose::Device(virt_id), (leaf.base, leaf.log2)));
     }
 
     /// The leaf that starts at `base` is no longer in the tables.
@@ -295,6 +312,7 @@ impl Shadow {
                 for (_, unknown) in self.unknown.iter_mut().filter(|(of, _)| tag.is_none_or(|tag| tag == **of)) {
                     unknown.retain(|(leaf, at)| *at > tick || !leaf.touches(first, last));
                 }
+                self.refill(tag, first, last);
                 // Now nothing may use them: the best of moments to try.
                 gone.iter().for_each(|(tag, leaf)| self.notice(*tag, leaf));
             }
@@ -309,9 +327,20 @@ impl Shadow {
         }
     }
 
+    /// What is still mapped may be cached no longer: the next to be invalidated shall be.
+    fn refill(&mut self, tag: Option<u16>, first: u64, last: u64) {
+        for context in self.contexts.values().flatten().filter(|context| tag.is_none_or(|tag| tag == context.tag)) {
+            let leaves = self.roots.get(&context.root).into_iter().flatten().filter(|leaf| leaf.touches(first, last));
+            leaves.for_each(|leaf| self.lately.aim(Whose::Tag(context.tag), (leaf.base, leaf.log2)));
+        }
+    }
+
     fn forget_entries(&mut self, virt_id: u32, tick: Tick) {
         let Some(stream) = self.streams.get_mut(&virt_id) else { return };
+        let now = stream.entry.now;
         for entry in stream.entry.kill(tick) {
+            self.aim_at_entry(virt_id, now);
+            self.aim_at_entry(virt_id, entry);
             if let Entry::Context(address) = entry
                 && let Some(context) = self.contexts.get(&address).copied().flatten()
             {
@@ -322,8 +351,13 @@ impl Shadow {
 
     fn forget_contexts(&mut self, virt_id: u32, tick: Tick) {
         let Some(stream) = self.streams.get_mut(&virt_id) else { return };
+        let now = stream.entry.now;
         let dead: Vec<_> = stream.contexts.extract_if(.., |(_, at)| *at <= tick).collect();
-        dead.into_iter().for_each(|(context, _)| self.retire(context, tick));
+        for (context, _) in dead {
+            self.retire(context, tick);
+            self.aim_at_entry(virt_id, now);
+            self.aim_at_context(virt_id, context);
+        }
     }
 
     /// No walk begins at this context after `tick`; what walks found until then may be cached.

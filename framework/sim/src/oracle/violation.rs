@@ -31,6 +31,8 @@ pub enum Clause {
     Memory,
     /// Everybody comes to an end.
     Stuck,
+    /// A second IOMMU on the same tables, with nothing cached, answers as the model does.
+    Differs,
     /// Nobody panics, but whom the plan says.
     Panic,
 }
@@ -52,6 +54,7 @@ impl Clause {
             Self::Tags => "tags",
             Self::Memory => "memory",
             Self::Stuck => "stuck",
+            Self::Differs => "differs",
             Self::Panic => "panic",
         }
     }

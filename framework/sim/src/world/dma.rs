@@ -32,16 +32,34 @@ impl World {
 
     fn request(&self, vm: u32, device: &DevicePlan, draw: &mut Draw) {
         let flags = if draw.chance(25) { Request::SPECULATIVE } else { 0 };
-        let request = Request {
+        let mut request = Request {
             stream: device.stream,
             pasid: u32::MAX,
             iova: self.iova(vm, device.virt_id, draw),
             access: draw.range(1, 2),
             flags,
         };
+        let second = self.platform.second.as_ref();
+        // What the second has cached it only shows where it is asked again: before a change, and behind it.
+        let aim = second.and_then(|_| self.oracle.take_untried(vm, device.virt_id));
+        if let Some((base, log2)) = aim {
+            request.iova = base + (request.iova & ((1 << log2) - 1));
+            self.oracle.count("second.aimed");
+        }
+        let second = second.filter(|second| second.wants(aim.is_some()));
+        if second.is_some() {
+            // A whole access, and nothing ahead of the device.
+            (request.iova, request.flags) = (request.iova & !3, 0);
+        }
         let mut answers = [Answer::default()];
         match self.platform.hardware.translate(&[request], &mut answers) {
-            Ok(1) => self.oracle.judge(vm, device.virt_id, &request, &answers[0]),
+            Ok(1) => {
+                self.oracle.judge(vm, device.virt_id, &request, &answers[0]);
+                let opinion = second.and_then(|second| second.dma(&request, &answers[0], aim.is_some()));
+                if let Some(opinion) = opinion {
+                    self.oracle.judge_second(vm, device.virt_id, &request, &answers[0], &opinion);
+                }
+            }
             other => panic!("the model does not answer: {other:?}"),
         }
     }

@@ -1,9 +1,11 @@
 //! The physical IOMMU: the vendor's model, at a pace of its own.
 
 use super::{Backend, World, physical};
+use crate::Second;
 use crate::draw::Draw;
-use crate::guest::{SLOTS, physical as small, slot};
+use crate::guest::{DATA_OFFSET, RAM_SIZE, SLOTS, physical as small, slot};
 use crate::inject::Injection;
+use crate::oracle::{Clause, Violation};
 use crate::plan::{DevicePlan, Fault, Plan, VmPlan};
 use std::future::Future;
 use std::pin::pin;
@@ -16,6 +18,7 @@ use viommu::backend::Objects;
 use viommu::backend::direct::{Direct, DirectOptions, Hardware, ModelHardware, ModelMode, PhysicalMemory};
 use viommu::plugin::{Answer, ModelConfig, Request};
 use viommu::simulation::{self, Simulation};
+use viommu::vm_memory::MmapRegion;
 use viommu_plugin_host::Plugin;
 
 /// Events that wait for a late reader.
@@ -27,6 +30,29 @@ pub(crate) struct Platform {
     pub(crate) memory: Arc<PhysicalMemory>,
     pub(crate) direct: Backend,
     pub(crate) tags: u32,
+    pub(crate) second: Option<Arc<dyn Second>>,
+}
+
+/// Memory that the second IOMMU has too.
+pub(super) fn shared(second: &dyn Second, pa: u64, length: u64) -> Arc<MmapRegion> {
+    let mapped = MmapRegion::from_file(second.file(pa), length as usize);
+    Arc::new(mapped.unwrap_or_else(|error| panic!("{error}")))
+}
+
+/// Tells the second IOMMU of all memory that there will be, so that it finds what strayed.
+fn begin(second: &dyn Second, plugin: &Plugin, model: &Arc<ModelHardware>, machines: &[VmPlan]) -> Arc<dyn Hardware> {
+    let (lent, length) = physical::lent(machines.len());
+    let added = model.memory().add_region(lent, shared(second, lent, length));
+    added.unwrap_or_else(|cause| panic!("{cause}"));
+    let data = machines.iter().map(|vm| (physical::ram(vm.number) + DATA_OFFSET, RAM_SIZE - DATA_OFFSET));
+    let mut places: Vec<_> = data.collect();
+    for (vm, (pa, _)) in machines.iter().zip(&places) {
+        let ram = physical::ram(vm.number);
+        let added = model.memory().add_region(ram, shared(second, ram, RAM_SIZE));
+        added.unwrap_or_else(|cause| panic!("{cause} ({pa:#x})"));
+    }
+    places.push((lent, length));
+    second.begin(plugin, model.clone(), &places)
 }
 
 /// The answer of a call that does not wait: the backend's calls block.
@@ -39,16 +65,24 @@ pub(super) fn now<T>(call: impl Future<Output = Result<T, Cause>>) -> Result<T, 
 
 impl Platform {
     /// Takes over an IOMMU with small queues.
-    pub(super) fn new(plugin: &Plugin, plan: &Plan, simulation: &Simulation) -> Self {
-        let (vendor, plan) = (plan.vendor, &plan.host);
+    pub(super) fn new(plugin: &Plugin, plan: &Plan, simulation: &Simulation, second: Option<Arc<dyn Second>>) -> Self {
+        let (vendor, machines, plan) = (plan.vendor, &plan.vms, &plan.host);
         let model = |memory: Arc<PhysicalMemory>, config: ModelConfig<'_>| {
             let made = ModelHardware::new(plugin, memory, config, ModelMode::ByHand);
             made.unwrap_or_else(|cause| panic!("{cause}"))
         };
         let plain = model(PhysicalMemory::new(), ModelConfig::default());
-        let registers = small(vendor, |at| plain.mmio_read(at, 4), plan.ring_log2);
+        let mut registers = second.as_ref().map(|second| second.registers()).unwrap_or_default();
+        let own = |at| registers.iter().find(|register| register.offset == at).map(|register| register.value);
+        let few = small(vendor, |at| own(at).unwrap_or_else(|| plain.mmio_read(at, 4)), plan.ring_log2);
+        registers.retain(|register| few.iter().all(|other| other.offset != register.offset));
+        registers.extend(few);
         let memory = PhysicalMemory::new();
-        memory.add_dma(physical::DMA, physical::DMA_SIZE).unwrap_or_else(|cause| panic!("{cause}"));
+        let added = match &second {
+            None => memory.add_dma(physical::DMA, physical::DMA_SIZE),
+            Some(second) => memory.add_dma_region(physical::DMA, shared(&**second, physical::DMA, physical::DMA_SIZE)),
+        };
+        added.unwrap_or_else(|cause| panic!("{cause}"));
         let hardware = model(memory.clone(), ModelConfig { registers: &registers, ..ModelConfig::default() });
         let options = DirectOptions {
             sync_limit: plan.sync_limit,
@@ -57,8 +91,10 @@ impl Platform {
             threads: simulation.threads(),
             event_capacity: EVENTS,
         };
-        let direct = Direct::new(plugin, hardware.clone(), options).unwrap_or_else(|error| panic!("{error}"));
-        Self { hardware, memory, direct, tags: plan.tags }
+        let driven = second.as_ref().map(|second| begin(&**second, plugin, &hardware, machines));
+        let driven = driven.unwrap_or_else(|| hardware.clone());
+        let direct = Direct::new(plugin, driven, options).unwrap_or_else(|error| panic!("{error}"));
+        Self { hardware, memory, direct, tags: plan.tags, second }
     }
 
     /// Attaches each device once, so that the driver has what it keeps for ever. Bytes in use then.
@@ -82,6 +118,13 @@ impl Platform {
 }
 
 impl World {
+    /// What a second IOMMU complains of.
+    pub(super) fn heed(&self, second: &dyn Second) {
+        if let Some(what) = second.complaint() {
+            self.oracle.violation(Violation::new(Clause::Differs, what));
+        }
+    }
+
     /// Where the hardware translates ahead: often where something changed lately.
     fn ahead(&self, vm: u32, virt_id: u32, draw: &mut Draw) -> u64 {
         let lately = if draw.chance(50) { self.lately(vm, virt_id, draw) } else { None };
@@ -117,6 +160,10 @@ impl World {
                     world.oracle.count("dma.speculative");
                 }
                 let done = world.platform.hardware.step(1);
+                if let Some(second) = &world.platform.second {
+                    second.keep_up();
+                    world.heed(&**second);
+                }
                 // Taking it over and counting at the end are no part of the story.
                 let told = done > 0 && world.started.load(Ordering::SeqCst);
                 executed += u64::from(told);

@@ -13,7 +13,7 @@ use crate::guest::{self, Loans};
 use crate::inject::Injection;
 use crate::oracle::{Clause, Oracle, Order, Shadow, Violation, Window};
 use crate::plan::{Fault, Plan, Vendor};
-use crate::{Counters, oracle};
+use crate::{Counters, Second, oracle};
 use hardware::Platform;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,6 +78,18 @@ pub(crate) struct World {
 /// # Panics
 /// If this thread is a simulation already.
 pub fn run(plan: &Plan, options: Options) -> Outcome {
+    run_with(plan, options, None)
+}
+
+/// As [`run`], with a second IOMMU beside the model. The story is the same; what devices do too is up to the second.
+///
+/// # Panics
+/// If this thread is a simulation already, or memory cannot be mapped.
+pub fn run_beside(plan: &Plan, options: Options, second: &Arc<dyn Second>) -> Outcome {
+    run_with(plan, options, Some(second.clone()))
+}
+
+fn run_with(plan: &Plan, options: Options, second: Option<Arc<dyn Second>>) -> Outcome {
     let simulation = match Simulation::enter(plan.seed) {
         Ok(simulation) => simulation,
         Err(cause) => panic!("{cause}"),
@@ -87,12 +99,17 @@ pub fn run(plan: &Plan, options: Options) -> Outcome {
     }
     plan_panics(&plan.faults);
     let oracle = Oracle::default();
-    let told = catch_unwind(AssertUnwindSafe(|| tell(plan, options, &simulation, &oracle)));
+    let told = catch_unwind(AssertUnwindSafe(|| tell(plan, options, &simulation, &oracle, second.clone())));
     if let Err(panic) = told {
         oracle.violation(Violation::new(Clause::Panic, words(panic.as_ref())));
     }
     let struck = plan_panics(&[]);
+    let counted = second.as_ref().map(|second| second.counted()).unwrap_or_default();
+    if let Some(what) = second.and_then(|second| second.end()) {
+        oracle.violation(Violation::new(Clause::Differs, what));
+    }
     let mut inner = oracle.lock();
+    counted.into_iter().for_each(|(name, n)| inner.counters.add(name, n));
     inner.counters.add("fault.plugin", struck);
     inner.counters.add("fault.planned", plan.faults.len() as u64);
     let counters = std::mem::take(&mut inner.counters);
@@ -114,14 +131,14 @@ fn words(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without words".into())
 }
 
-fn tell(plan: &Plan, options: Options, simulation: &Simulation, oracle: &Oracle) {
+fn tell(plan: &Plan, options: Options, simulation: &Simulation, oracle: &Oracle, second: Option<Arc<dyn Second>>) {
     let plugin = match plan.vendor {
         Vendor::ArmSmmuv3 => Plugin::linked::<Panicking<arm_smmuv3::ArmSmmuv3>>(),
         Vendor::AmdVi => Plugin::linked::<Panicking<amd_vi::AmdVi>>(),
         Vendor::IntelVtd => Plugin::linked::<Panicking<intel_vtd::IntelVtd>>(),
     };
     enter_world(Some((oracle.clone(), options.injection)));
-    let platform = Platform::new(&plugin, plan, simulation);
+    let platform = Platform::new(&plugin, plan, simulation, second);
     enter_world(None);
     let (left, over) = (Arc::new(AtomicU32::new(plan.vms.len() as u32)), Arc::new(AtomicBool::new(false)));
     let patience = plan.host.sync_limit * 20;

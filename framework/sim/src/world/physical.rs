@@ -7,13 +7,18 @@ use std::sync::{Arc, Mutex};
 pub(super) const DMA: u64 = 0x1_0000_0000;
 pub(super) const DMA_SIZE: u64 = 64 << 20;
 /// The first machine's memory.
-const RAM: u64 = 0x80_0000_0000;
+const RAM: u64 = 0x1_4000_0000;
 /// Memory that is lent.
-const LENT: u64 = 0xc0_0000_0000;
+const LENT: u64 = 0x1_8000_0000;
 
 /// Where a machine's memory is.
 pub(super) fn ram(vm: u32) -> u64 {
     RAM + u64::from(vm) * 4 * RAM_SIZE
+}
+
+/// Memory that is lent, to so many machines: its address and length.
+pub(super) fn lent(vms: usize) -> (u64, u64) {
+    (LENT, vms as u64 * LOAN_SIZE)
 }
 
 /// Less than every machine could use.

@@ -61,10 +61,13 @@ impl World {
 
     /// The machine's objects, top down.
     fn build(&self, plan: &VmPlan, host: &Arc<Host>) -> Result<Machine, Error> {
-        let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(RAM), RAM_SIZE as usize)]);
-        let ram = Arc::new(memory.unwrap_or_else(|error| panic!("{error}")));
         let address = physical::ram(plan.number);
-        if let Some(region) = ram.find_region(GuestAddress(RAM)) {
+        let second = self.platform.second.as_ref();
+        let file = second.map(|second| second.file(address));
+        let memory = GuestMemoryMmap::<()>::from_ranges_with_files([(GuestAddress(RAM), RAM_SIZE as usize, file)]);
+        let ram = Arc::new(memory.unwrap_or_else(|error| panic!("{error}")));
+        // A second IOMMU knows all memory from the start.
+        if let Some(region) = ram.find_region(GuestAddress(RAM)).filter(|_| second.is_none()) {
             let added = self.platform.memory.add_region(address, region.get_mmap());
             added.unwrap_or_else(|cause| panic!("{cause}"));
         }
