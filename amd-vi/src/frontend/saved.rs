@@ -5,7 +5,7 @@ use super::event_log::EventLog;
 use super::{AmdFrontend, PLAIN, STATUS_HELD, pointer};
 use crate::features::Features;
 use crate::spec::registers::{CAPABILITY_HEADER, RingPointer, Status, offset, register_name};
-use viommu_plugin::{Refusal, Register, StateError, StateReader, StateWriter};
+use viommu_plugin::{Refusal, Register, StateError, StateReader, StateWriter, same_registers};
 
 const WHAT: &str = "saved AMD-Vi registers";
 /// The version written, and the newest one read.
@@ -49,7 +49,7 @@ impl AmdFrontend {
         restored.command_tail = take_pointer(&mut state, "COMMAND_TAIL")?;
         let head = take_pointer(&mut state, "EVENT_HEAD")?;
         let tail = take_pointer(&mut state, "EVENT_TAIL")?;
-        restored.status = Status::from_bits(bits(&mut state, "STATUS", STATUS_HELD.into_bits())?);
+        restored.status = Status::from_bits(state.u64_within(STATUS_HELD.into_bits(), "STATUS")?);
         let commands = restored.commands_enabled();
         restored.stopped = take_stopped(&mut state, "command buffer stopped", commands)?;
         let events = restored.events_enabled();
@@ -70,23 +70,7 @@ impl AmdFrontend {
             shown.push(Register { offset, value: state.u64(name)? });
         }
         self.features.covers(&Features::new(&shown)?)?;
-        let own = self.features.registers();
-        let Some((own, shown)) = own.iter().zip(&shown).find(|(own, shown)| own.value != shown.value) else {
-            return Ok(());
-        };
-        let name = register_name(own.offset).unwrap_or_default();
-        let text = format!("{name}: the guest was shown {:#x}, this frontend shows {:#x}", shown.value, own.value);
-        Err(Refusal::new(Refusal::EINVAL, text))
-    }
-}
-
-/// A register that only ever holds the bits of `mask`.
-fn bits(state: &mut StateReader<'_>, name: &'static str, mask: u64) -> Result<u64, StateError> {
-    let value = state.u64(name)?;
-    if value & !mask == 0 {
-        Ok(value)
-    } else {
-        Err(state.wrong(name, format!("{value:#x}, of which only {mask:#x} can be set")))
+        same_registers(&self.features.registers(), &shown, register_name)
     }
 }
 

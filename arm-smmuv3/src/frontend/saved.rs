@@ -5,7 +5,7 @@ use super::output_queue::OutputQueue;
 use super::{ArmFrontend, CR0_BITS, INDEX_BITS, IRQ_CTRL_BITS};
 use crate::features::Features;
 use crate::spec::registers::{CmdqCons, Cr0, Gbpa, Gerror, IrqCtrl, offset, register_name};
-use viommu_plugin::{Refusal, Register, StateError, StateReader, StateWriter};
+use viommu_plugin::{Refusal, Register, StateError, StateReader, StateWriter, same_registers};
 
 const WHAT: &str = "saved SMMUv3 registers";
 /// The version written, and the newest one read.
@@ -50,18 +50,18 @@ impl ArmFrontend {
         self.check_identity(&mut state)?;
         let restored = Self {
             features: self.features,
-            cr0: Cr0::from_bits(bits(&mut state, "CR0", CR0_BITS)?),
+            cr0: Cr0::from_bits(state.u32_within(CR0_BITS, "CR0")?),
             cr1: state.u32("CR1")?,
             cr2: state.u32("CR2")?,
-            gbpa: Gbpa::from_bits(bits(&mut state, "GBPA", !Gbpa::new().with_update(true).into_bits())?),
-            irq_ctrl: IrqCtrl::from_bits(bits(&mut state, "IRQ_CTRL", IRQ_CTRL_BITS)?),
-            gerror: bits(&mut state, "GERROR", Gerror::MASK)?,
-            gerrorn: bits(&mut state, "GERRORN", Gerror::MASK)?,
+            gbpa: Gbpa::from_bits(state.u32_within(!Gbpa::new().with_update(true).into_bits(), "GBPA")?),
+            irq_ctrl: IrqCtrl::from_bits(state.u32_within(IRQ_CTRL_BITS, "IRQ_CTRL")?),
+            gerror: state.u32_within(Gerror::MASK, "GERROR")?,
+            gerrorn: state.u32_within(Gerror::MASK, "GERRORN")?,
             gerror_irq: take_irq(&mut state, "GERROR_IRQ_CFG")?,
             strtab_base: state.u64("STRTAB_BASE")?.into(),
             strtab_cfg: state.u32("STRTAB_BASE_CFG")?.into(),
             cmdq_base: state.u64("CMDQ_BASE")?.into(),
-            cmdq_prod: bits(&mut state, "CMDQ_PROD", INDEX_BITS)?,
+            cmdq_prod: state.u32_within(INDEX_BITS, "CMDQ_PROD")?,
             cmdq_cons: CmdqCons::from_bits(state.u32("CMDQ_CONS")?),
             eventq: take_queue(&mut state, "EVENTQ", Line::EVENTQ)?,
             priq: take_queue(&mut state, "PRIQ", Line::PRIQ)?,
@@ -78,23 +78,7 @@ impl ArmFrontend {
             shown.push(Register { offset, value: state.u32(name)?.into() });
         }
         self.features.covers(&Features::new(&shown)?)?;
-        let own = self.features.registers();
-        let other = own.iter().zip(&shown).find(|(own, shown)| own.value != shown.value);
-        other.map_or(Ok(()), |(own, shown)| {
-            let name = register_name(own.offset).unwrap_or_default();
-            let text = format!("{name}: the guest was shown {:#x}, this frontend shows {:#x}", shown.value, own.value);
-            Err(Refusal::new(Refusal::EINVAL, text))
-        })
-    }
-}
-
-/// A register that only ever holds the bits of `mask`.
-fn bits(state: &mut StateReader<'_>, name: &'static str, mask: u32) -> Result<u32, StateError> {
-    let value = state.u32(name)?;
-    if value & !mask == 0 {
-        Ok(value)
-    } else {
-        Err(state.wrong(name, format!("{value:#x}, of which only {mask:#x} can be set")))
+        same_registers(&self.features.registers(), &shown, register_name)
     }
 }
 

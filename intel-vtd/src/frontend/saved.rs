@@ -9,7 +9,7 @@ use crate::spec::registers::{
     CompletionStatus, ContextCommand, EventControl, FaultRecord0, FaultStatus, IotlbCommand, QueueError, offset,
     register_name,
 };
-use viommu_plugin::{Refusal, Register, StateError, StateReader, StateWriter};
+use viommu_plugin::{Refusal, Register, StateError, StateReader, StateWriter, same_registers};
 
 const WHAT: &str = "saved VT-d registers";
 /// The version written, and the newest one read.
@@ -60,13 +60,13 @@ impl VtdFrontend {
         self.check_identity(&mut state)?;
         let state = &mut state;
         let mut restored = Self::with_features(self.features);
-        restored.status = bits(state, "GSTS", STATUS)?.into();
+        restored.status = state.u32_within(STATUS, "GSTS")?.into();
         restored.root_register = state.u64("RTADDR")?.into();
         restored.root = state.u64("RTADDR as taken")?.into();
         restored.context_command = done(state, "CCMD", ContextCommand::new().with_invalidate(true).into())?.into();
-        let latched: FaultStatus = bits(state, "FSTS", LATCHED.into_bits())?.into();
+        let latched: FaultStatus = state.u32_within(LATCHED.into_bits(), "FSTS")?.into();
         let fault_event = take_event(state, "FECTL", "FEADDR")?;
-        let (head, tail) = (bits(state, "IQH", INDEX_BITS)?, bits(state, "IQT", INDEX_BITS)?);
+        let (head, tail) = (state.u32_within(INDEX_BITS, "IQH")?, state.u32_within(INDEX_BITS, "IQT")?);
         let queue = Queue { address: state.u64("IQA")?.into(), head, tail, error: QueueError::new() };
         // A head is where a descriptor begins, and 0 while the queue is off: it was never anywhere else.
         let size = if queue.address.wide() && self.features.ecap.scalable_mode() { 32 } else { 16 };
@@ -74,7 +74,8 @@ impl VtdFrontend {
         if u64::from(head) >= end || head % size != 0 {
             return Err(state.wrong("IQH", format!("{head:#x}, which is no place in the queue")).into());
         }
-        restored.completion = bits(state, "ICS", CompletionStatus::new().with_wait_complete(true).into_bits())?.into();
+        restored.completion =
+            state.u32_within(CompletionStatus::new().with_wait_complete(true).into_bits(), "ICS")?.into();
         restored.completion_event = take_event(state, "IECTL", "IEADDR")?;
         restored.queue = Queue { error: state.u64("IQERCD")?.into(), ..queue };
         restored.interrupt_table = state.u64("IRTA")?.into();
@@ -96,23 +97,7 @@ impl VtdFrontend {
             shown.push(Register { offset, value: state.u64(name)? });
         }
         self.features.covers(&Features::new(&shown)?)?;
-        let own = self.features.registers();
-        let other = own.iter().zip(&shown).find(|(own, shown)| own.value != shown.value);
-        other.map_or(Ok(()), |(own, shown)| {
-            let name = register_name(own.offset).unwrap_or_default();
-            let text = format!("{name}: the guest was shown {:#x}, this frontend shows {:#x}", shown.value, own.value);
-            Err(Refusal::new(Refusal::EINVAL, text))
-        })
-    }
-}
-
-/// A register that only ever holds the bits of `mask`.
-fn bits(state: &mut StateReader<'_>, name: &'static str, mask: u32) -> Result<u32, StateError> {
-    let value = state.u32(name)?;
-    if value & !mask == 0 {
-        Ok(value)
-    } else {
-        Err(state.wrong(name, format!("{value:#x}, of which only {mask:#x} can be set")))
+        same_registers(&self.features.registers(), &shown, register_name)
     }
 }
 
@@ -129,9 +114,9 @@ fn put_event(state: &mut StateWriter, event: &Event) {
 }
 
 fn take_event(state: &mut StateReader<'_>, control: &'static str, address: &'static str) -> Result<Event, StateError> {
-    let control = bits(state, control, EVENT_CONTROL)?.into();
+    let control = state.u32_within(EVENT_CONTROL, control)?.into();
     let data = state.u32("event data")?;
-    Ok(Event { control, data, address: bits(state, address, !3)?, upper_address: state.u32("upper address")? })
+    Ok(Event { control, data, address: state.u32_within(!3, address)?, upper_address: state.u32("upper address")? })
 }
 
 /// The fault records, which are the last in a saved state.

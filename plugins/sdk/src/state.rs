@@ -1,7 +1,7 @@
 //! Bytes of a saved state: a version, then explicit little-endian fields. What a vendor writes with [`StateWriter`], a
 //! [`StateReader`] reads back or refuses with a reason; no length in the bytes is believed before it is checked.
 
-use crate::Refusal;
+use crate::{Refusal, Register};
 use std::fmt;
 
 /// Why bytes are no saved state.
@@ -197,6 +197,27 @@ impl<'a> StateReader<'a> {
         self.fixed(field).map(u64::from_le_bytes)
     }
 
+    /// A field of 4 bytes that only ever holds bits of `mask`.
+    ///
+    /// # Errors
+    /// If it is cut short, or holds another bit.
+    pub fn u32_within(&mut self, mask: u32, field: &'static str) -> Result<u32, StateError> {
+        let value = self.u32(field)?;
+        self.within(value.into(), mask.into(), field).map(|()| value)
+    }
+    /// A field of 8 bytes that only ever holds bits of `mask`.
+    ///
+    /// # Errors
+    /// If it is cut short, or holds another bit.
+    pub fn u64_within(&mut self, mask: u64, field: &'static str) -> Result<u64, StateError> {
+        let value = self.u64(field)?;
+        self.within(value, mask, field).map(|()| value)
+    }
+    fn within(&self, value: u64, mask: u64, field: &'static str) -> Result<(), StateError> {
+        let held = value & !mask == 0;
+        held.then_some(()).ok_or_else(|| self.wrong(field, format!("{value:#x}, of which only {mask:#x} can be set")))
+    }
+
     /// A count of 4 bytes, of things of at least `size` bytes each that follow: never more than the bytes left hold,
     /// so that it may be allocated for.
     ///
@@ -237,9 +258,47 @@ impl<'a> StateReader<'a> {
     }
 }
 
+/// Whether the ID registers that a guest was `shown` are this frontend's `own`, which are as many and in the same order.
+/// What is more than this frontend offers is better said before, by the feature.
+///
+/// # Errors
+/// `EINVAL` with the first that differs, by the name that `name` has for its offset.
+pub fn same_registers(
+    own: &[Register],
+    shown: &[Register],
+    name: impl Fn(u64) -> Option<&'static str>,
+) -> Result<(), Refusal> {
+    let other = own.iter().zip(shown).find(|(own, shown)| own.value != shown.value);
+    other.map_or(Ok(()), |(own, shown)| {
+        let name = name(own.offset).unwrap_or_default();
+        let text = format!("{name}: the guest was shown {:#x}, this frontend shows {:#x}", shown.value, own.value);
+        Err(Refusal::new(Refusal::EINVAL, text))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_field_holds_no_other_bit_than_it_may() {
+        let bytes = [0xf0, 0, 0, 0, 0xff, 0, 0, 0, 0, 0, 0, 0x80];
+        let mut reader = StateReader::new("x", &bytes);
+        assert_eq!(reader.clone().u32_within(0xff, "A"), Ok(0xf0));
+        let wrong = reader.clone().u32_within(0x7f, "A").unwrap_err();
+        assert!(wrong.to_string().contains("0xf0, of which only 0x7f can be set"), "{wrong}");
+        reader.u32("A").unwrap();
+        assert!(reader.clone().u64_within(u64::MAX >> 1, "B").is_err());
+        assert_eq!(reader.u64_within(1 << 63 | 0xff, "B"), Ok(1 << 63 | 0xff));
+    }
+
+    #[test]
+    fn a_register_that_differs_is_named() {
+        let register = |value| Register { offset: 4, value };
+        assert_eq!(same_registers(&[register(1)], &[register(1)], |_| None), Ok(()));
+        let refusal = same_registers(&[register(1)], &[register(3)], |at| (at == 4).then_some("ID")).unwrap_err();
+        assert_eq!((refusal.errno, refusal.text.contains("ID: the guest was shown 0x3")), (Refusal::EINVAL, true));
+    }
 
     #[test]
     fn no_count_is_believed_beyond_the_bytes_there_are() {

@@ -38,31 +38,18 @@ impl TegraFrontend {
             return Err(state.wrong("PARAM", format!("the guest was shown {shown:#x}, this shows {own:#x}")).into());
         }
         let mut cmdqv = GuestCmdqv::new(own);
-        cmdqv.config = Enable::from_bits(bits(&mut state, "CONFIG", 1)?);
+        cmdqv.config = Enable::from_bits(state.u32_within(1, "CONFIG")?);
         cmdqv.int_mask = [state.u32("VINTF_INT_MASK")?, state.u32("VINTF_INT_MASK")?];
-        cmdqv.vintf = VintfConfig::from_bits(bits(&mut state, "VINTF_CONFIG", VINTF_BITS)?);
+        cmdqv.vintf = VintfConfig::from_bits(state.u32_within(VINTF_BITS, "VINTF_CONFIG")?);
         cmdqv.errors = u128::from(state.u64("LVCMDQ_ERR_MAP")?) | u128::from(state.u64("LVCMDQ_ERR_MAP")?) << 64;
         if cmdqv.errors.checked_shr(cmdqv.queues.len() as u32).unwrap_or(0) != 0 {
             return Err(state.wrong("LVCMDQ_ERR_MAP", "names queues that there are not").into());
         }
         for queue in &mut cmdqv.queues {
-            let alloc = CmdqAlloc::from_bits(bits(&mut state, "CMDQ_ALLOC", ALLOC_BITS)?);
-            let base = state.u64("BASE")?;
-            if base & !BASE_BITS != 0 {
-                return Err(state.wrong("BASE", format!("{base:#x} has bits that cannot be set")).into());
-            }
-            *queue = Queue { alloc, base: VcmdqBase::from_bits(base) };
+            let alloc = CmdqAlloc::from_bits(state.u32_within(ALLOC_BITS, "CMDQ_ALLOC")?);
+            *queue = Queue { alloc, base: VcmdqBase::from_bits(state.u64_within(BASE_BITS, "BASE")?) };
         }
         state.end()?;
         Ok(Self { smmu, cmdqv })
     }
-}
-
-/// A register that only ever holds the bits of `mask`.
-fn bits(state: &mut StateReader<'_>, name: &'static str, mask: u32) -> Result<u32, Refusal> {
-    let value = state.u32(name)?;
-    if value & !mask == 0 {
-        return Ok(value);
-    }
-    Err(state.wrong(name, format!("{value:#x}, of which only {mask:#x} can be set")).into())
 }
