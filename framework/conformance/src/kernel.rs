@@ -3,8 +3,9 @@
 use crate::iommufd::{Iommufd, Lent, Mapped, Open, Ready};
 use crate::memory::Memory;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::cell::Cell;
-use std::fs;
+use std::cell::{Cell, OnceCell};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use viommu::backend::kernel::sys::RawIommufd;
 use viommu::backend::kernel::{self, Calls};
@@ -12,6 +13,12 @@ use viommu::uapi::Errno;
 
 /// Where a thread's planned failures are told and asked.
 const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
+/// What keeps allocations that may wait from failing, and each failure from filling the kernel's log.
+const KNOBS: [(&str, &str); 3] = [
+    ("/sys/kernel/debug/failslab/ignore-gfp-wait", "N"),
+    ("/sys/kernel/debug/failslab/verbose", "0"),
+    ("/sys/kernel/debug/fail_iommufd/verbose", "0"),
+];
 
 /// The device node, opened anew for each row and sequence. The kernel needs CONFIG_IOMMUFD_TEST.
 pub struct Kernel<'a> {
@@ -30,12 +37,14 @@ impl Open for Kernel<'_> {
     fn open(&self) -> Result<Box<dyn Iommufd>, Errno> {
         let raw = RawIommufd::open(&self.path)?;
         raw.lend(self.memory.shared());
-        Ok(Box::new(Opened { raw, planned: Cell::new(0) }))
+        Ok(Box::new(Opened { raw, fail_nth: OnceCell::new(), planned: Cell::new(0) }))
     }
 }
 
 struct Opened {
     raw: RawIommufd,
+    /// Open all the time, as opening it allocates, which could be what fails.
+    fail_nth: OnceCell<Option<File>>,
     /// What [`Iommufd::fail_nth`] asked for last.
     planned: Cell<u32>,
 }
@@ -76,14 +85,25 @@ impl Iommufd for Opened {
 
     fn fail_nth(&self, nth: u32) -> bool {
         self.planned.set(nth);
-        fs::write(FAIL_NTH, nth.to_string()).is_ok()
+        let Some(file) = self.fail_nth.get_or_init(injection) else { return false };
+        file.write_all_at(nth.to_string().as_bytes(), 0).is_ok()
     }
 
     fn failed(&self) -> bool {
         // The kernel counts down to 0; what it has not reached is left over.
-        let left = fs::read_to_string(FAIL_NTH).unwrap_or_default();
-        self.planned.get() != 0 && left.trim().parse() == Ok(0)
+        let Some(Some(file)) = self.fail_nth.get() else { return false };
+        let mut left = [0; 16];
+        let read = file.read_at(&mut left, 0).unwrap_or(0);
+        self.planned.get() != 0 && left[..read].trim_ascii() == b"0"
     }
+}
+
+/// The file of this thread's failures, if the kernel can let allocations fail.
+fn injection() -> Option<File> {
+    for (knob, value) in KNOBS {
+        fs::write(knob, value).ok()?;
+    }
+    File::options().read(true).write(true).open(FAIL_NTH).ok()
 }
 
 struct Registers(Box<dyn kernel::Mapped>);

@@ -2,7 +2,7 @@
 
 use crate::iommufd::{Open, errno_name};
 use crate::memory::Memory;
-use crate::session::{Said, Session};
+use crate::session::{NOT_HERE, Said, Session};
 
 /// One object rule of iommufd.
 #[derive(Clone, Copy)]
@@ -45,6 +45,11 @@ impl Verdict {
     /// What was seen is what was expected.
     pub fn passed(&self) -> bool {
         self.got == self.row.expected
+    }
+
+    /// The row could not be run there, which is no verdict.
+    pub fn skipped(&self) -> bool {
+        self.got.starts_with(NOT_HERE)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod cache;
 mod dirty;
+mod failure;
 mod framing;
 mod hw_info;
 mod hw_queue;
@@ -29,7 +30,7 @@ pub fn all() -> Vec<Row> {
         hw_queue::ROWS,
         pasid::ROWS,
         dirty::ROWS,
-        sequence::ROWS,
+        failure::ROWS,
     ];
     chapters.concat()
 }

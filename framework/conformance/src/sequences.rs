@@ -18,5 +18,6 @@ mod step;
 
 pub use compare::{Difference, compare, shrink};
 pub use generate::plan;
-pub use replay::{hash, replay};
+pub(crate) use replay::hash;
+pub use replay::replay;
 pub use step::{Plan, Step};

@@ -9,6 +9,7 @@ pub(crate) use mock::Device;
 
 use crate::iommufd::{Iommufd, Lent, Open, errno_name};
 use crate::memory::Memory;
+use crate::software::Software;
 use std::cell::RefCell;
 use std::fmt;
 use viommu::uapi::{Command, Errno};
@@ -32,6 +33,9 @@ impl fmt::Display for Failed {
 /// What a row's stimulus gives back: `Err` if something that the row only needs, and does not judge, was refused.
 pub type Said = Result<(), Failed>;
 
+/// What is seen begins with this if the row cannot be run there.
+pub(crate) const NOT_HERE: &str = "not here: ";
+
 /// A fresh iommufd and what was seen of it.
 pub struct Session<'a> {
     iommufd: Box<dyn Iommufd>,
@@ -47,6 +51,11 @@ impl<'a> Session<'a> {
     /// What the open answers.
     pub(crate) fn open(open: &'a dyn Open, memory: &'a Memory) -> Result<Self, Errno> {
         Ok(Self { iommufd: open.open()?, open, memory, seen: Vec::new(), pasids: RefCell::default() })
+    }
+
+    /// One that is open already; a fresh one would be a software iommufd with the mock driver.
+    pub(crate) fn over(iommufd: Box<dyn Iommufd>, memory: &'a Memory) -> Self {
+        Self { iommufd, open: &Software, memory, seen: Vec::new(), pasids: RefCell::default() }
     }
 
     /// All that was seen, in order.
@@ -70,6 +79,11 @@ impl<'a> Session<'a> {
     /// Notes something else.
     pub(crate) fn note(&mut self, what: impl Into<String>) {
         self.seen.push(what.into());
+    }
+
+    /// Notes that this iommufd has not got what the row needs, and nothing else.
+    pub(crate) fn not_here(&mut self, why: &str) {
+        self.seen = vec![format!("{NOT_HERE}{why}")];
     }
 
     /// Notes whether two things are as the row says.

@@ -17,6 +17,11 @@ impl Open for Software {
 
 struct Opened(Dispatcher);
 
+/// A software iommufd with other drivers than the mock.
+pub(crate) fn opened(iommufd: Dispatcher) -> Box<dyn Iommufd> {
+    Box::new(Opened(iommufd))
+}
+
 impl Iommufd for Opened {
     fn ioctl(&self, code: u32, argument: &mut [u8], lent: &mut [Lent<'_>]) -> Result<(), Errno> {
         for (number, (offset, _)) in lent.iter().enumerate() {

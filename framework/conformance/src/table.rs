@@ -26,17 +26,36 @@ const AS_EXPECTED: &str = "=";
 /// What stands there if it was not run.
 const NOT_RUN: &str = "-";
 
+/// The lines of the table of rows that no kernel judges: what was seen in this process, by row number.
+pub fn vendor_table(rows: &[Row], here: &BTreeMap<String, String>) -> String {
+    let mut lines = String::from("| row | stimulus | expected | in-process |\n|---|---|---|---|\n");
+    for row in rows {
+        let (stimulus, expected) = (escaped(row.stimulus), escaped(row.expected));
+        lines.push_str(&format!("| {} | {stimulus} | {expected} | {} |\n", row.id, cell(row, here)));
+    }
+    lines
+}
+
+/// What was seen of a row.
+fn cell(row: &Row, seen: &BTreeMap<String, String>) -> String {
+    match seen.get(row.id) {
+        Some(got) if got == row.expected => AS_EXPECTED.into(),
+        Some(got) => escaped(got),
+        None => NOT_RUN.into(),
+    }
+}
+
 /// The table's lines: what was seen in this process and on a kernel, by row number.
 pub fn table(rows: &[Row], here: &BTreeMap<String, String>, kernel: &BTreeMap<String, String>) -> String {
     let mut lines = String::from("| row | stimulus | expected | in-process | kernel |\n|---|---|---|---|---|\n");
     for row in rows {
-        let cell = |seen: &BTreeMap<String, String>| match seen.get(row.id) {
-            Some(got) if got == row.expected => AS_EXPECTED.into(),
-            Some(got) => escaped(got),
-            None => NOT_RUN.into(),
-        };
         let (stimulus, expected) = (escaped(row.stimulus), escaped(row.expected));
-        lines.push_str(&format!("| {} | {stimulus} | {expected} | {} | {} |\n", row.id, cell(here), cell(kernel)));
+        lines.push_str(&format!(
+            "| {} | {stimulus} | {expected} | {} | {} |\n",
+            row.id,
+            cell(row, here),
+            cell(row, kernel)
+        ));
     }
     lines
 }
@@ -57,10 +76,11 @@ pub fn kernel_column(rows: &[Row], document: &str) -> BTreeMap<String, String> {
     column
 }
 
-/// The document with this table in the place of its own.
+/// The document with this table in the place of the one that has the same head.
 pub fn with_table(document: &str, table: &str) -> String {
     let is_row = |line: &&str| line.starts_with('|');
-    let before: Vec<_> = document.lines().take_while(|line| !is_row(line)).collect();
+    let head = table.lines().next();
+    let before: Vec<_> = document.lines().take_while(|line| Some(*line) != head).collect();
     let after: Vec<_> = document.lines().skip(before.len()).skip_while(is_row).collect();
     let mut text = before.join("\n");
     text.push('\n');
@@ -87,15 +107,20 @@ mod tests {
         let mut kernel: BTreeMap<_, _> = rows.iter().map(|row| (row.id.to_owned(), row.expected.to_owned())).collect();
         kernel.insert("C3.11".into(), "POLLIN|POLLOUT".into());
         kernel.remove("C3.12");
-        let first = with_table("# Title\n\n| old |\n| older |\n\nEnd.\n", &table(&rows, &BTreeMap::new(), &kernel));
-        assert!(first.starts_with("# Title\n\n| row |") && first.ends_with("|\n\nEnd.\n"), "{first}");
+        let empty = table(&[], &BTreeMap::new(), &kernel);
+        let head = empty.lines().next().unwrap_or_default();
+        let first = with_table(
+            &format!("# Title\n\n| other |\n\n{head}\n| older |\n\nEnd.\n"),
+            &table(&rows, &BTreeMap::new(), &kernel),
+        );
+        assert!(first.starts_with("# Title\n\n| other |\n\n| row |") && first.ends_with("|\n\nEnd.\n"), "{first}");
         assert_eq!(kernel_column(&rows, &first), kernel);
         assert_eq!(with_table(&first, &table(&rows, &BTreeMap::new(), &kernel)), first);
     }
 
     #[test]
     fn every_row_has_a_number_of_its_own() {
-        let rows = crate::all();
+        let rows = [crate::all(), crate::vendors()].concat();
         let numbers: std::collections::BTreeSet<_> = rows.iter().map(|row| row.id).collect();
         assert_eq!(numbers.len(), rows.len());
     }

@@ -17,12 +17,13 @@ const MEMORY: u64 = 200 << 20;
 /// Run the object rules of Linux's iommufd, a row each, on the software iommufd or on a kernel's; or random sequences.
 ///
 /// A row is a stimulus on a fresh iommufd with the mock driver, and what must be seen then: the errno, the count, the
-/// event, the slots. docs/conformance.md has them all. A kernel needs CONFIG_IOMMUFD_TEST for its part.
+/// event, the slots. docs/conformance.md has them all. A kernel needs CONFIG_IOMMUFD_TEST for its part, and
+/// CONFIG_FAULT_INJECTION for rows in which allocations fail. Rows about vendors' drivers run on the software iommufd only.
 ///
 /// A sequence is random commands on a fresh iommufd, the same for the same seed and number. With --kernel each is run on
 /// the kernel and on the software iommufd, and the first difference of each kind is shrunk and shown. With --log, what the
 /// kernel (without --kernel: the software iommufd) did is written as a hash a sequence, with --against compared with such a
-/// file.
+/// file. A file that another version's sequences are in is refused, not compared.
 ///
 /// Exit status: 0 if every row passed and no sequence differs, 1 if not, 2 if the command line is wrong. The last line of
 /// standard output is the verdict.
@@ -40,7 +41,7 @@ pub(crate) struct Args {
     /// Show every row, not only those that failed
     #[arg(long, conflicts_with = "sequences")]
     all: bool,
-    /// Write the table of this document anew: this process, and a kernel by what its --json printed (see --seen)
+    /// Write the tables of this document anew: this process, and a kernel by what its --json printed (see --seen)
     #[arg(long, value_name = "DOCUMENT", conflicts_with_all = ["sequences", "kernel"])]
     bless: Option<PathBuf>,
     /// What a kernel's run printed with --json; without it the document's kernel column stays

@@ -2,10 +2,10 @@
 
 use super::{Args, opened};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
-use viommu_conformance::{Memory, Software, compare, errno_name, hash, plan, replay, shrink};
+use viommu_conformance::{Log, Logged, Memory, Software, compare, errno_name, plan, replay, shrink};
 
 /// Differences of as many kinds are shrunk and shown; the others are counted.
 const SHOWN: usize = 10;
@@ -14,10 +14,7 @@ pub(super) fn run(args: &Args, count: u64, memory: &Memory) -> Result<ExitCode, 
     let end = args.first.checked_add(count).ok_or("there are not that many sequences")?;
     let open = opened(args, memory)?;
     let refused = |errno| format!("open: {}", errno_name(errno));
-    let mut log = match &args.log {
-        Some(path) => Some(BufWriter::new(File::create(path).map_err(|error| format!("{}: {error}", path.display()))?)),
-        None => None,
-    };
+    let mut log = args.log.as_ref().map(|_| Log::new(args.seed, &whose(args)));
     let known = args.against.as_deref().map(read).transpose()?;
     let (mut steps, mut differing) = (0, 0);
     let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
@@ -27,21 +24,20 @@ pub(super) fn run(args: &Args, count: u64, memory: &Memory) -> Result<ExitCode, 
         // A comparison replays by itself.
         if args.kernel.is_none() || log.is_some() || known.is_some() || args.steps {
             let lines = replay(&plan, &*open, memory).map_err(refused)?;
-            let got = hash(&lines);
+            let now = Logged::of(&plan, &lines);
             if let Some(log) = &mut log {
-                writeln!(log, "{} {number} {got:016x}", args.seed).map_err(|error| format!("the log: {error}"))?;
+                log.sequences.insert(number, now);
             }
             if args.steps {
                 println!("sequence {number} of seed {}", args.seed);
                 plan.iter().zip(&lines).for_each(|(step, line)| println!("  {step}\n    {line}"));
             }
-            if let Some(known) = &known {
-                let wanted = known.get(&(args.seed, number)).ok_or(format!("sequence {number} is not in the file"))?;
-                if *wanted != got {
-                    differing += 1;
-                    let again = format!("--seed {} --first {number} --sequences 1", args.seed);
-                    println!("sequence {number} differs; on a kernel: viommu conformance --kernel /dev/iommu {again}");
-                }
+            if let Some(known) = &known
+                && !known.agrees(args.seed, number, now).map_err(|stale| stale.to_string())?
+            {
+                differing += 1;
+                let again = format!("--seed {} --first {number} --sequences 1", args.seed);
+                println!("sequence {number} differs; on a kernel: viommu conformance --kernel /dev/iommu {again}");
             }
         }
         if args.kernel.is_some()
@@ -57,6 +53,9 @@ pub(super) fn run(args: &Args, count: u64, memory: &Memory) -> Result<ExitCode, 
             }
         }
     }
+    if let (Some(log), Some(path)) = (&log, &args.log) {
+        fs::write(path, log.to_string()).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
     for (kind, count) in &kinds {
         println!("{count:6} {kind}");
     }
@@ -64,17 +63,17 @@ pub(super) fn run(args: &Args, count: u64, memory: &Memory) -> Result<ExitCode, 
     Ok(if differing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The hashes in a file, by seed and sequence.
-fn read(path: &std::path::Path) -> Result<BTreeMap<(u64, u64), u64>, String> {
-    let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let mut known = BTreeMap::new();
-    for line in BufReader::new(File::open(path).map_err(|error| named(&error))?).lines() {
-        let line = line.map_err(|error| named(&error))?;
-        let words: Vec<_> = line.split(' ').collect();
-        let [seed, number, hash] = words[..] else { return Err(named(&"not a log of sequences")) };
-        let parsed = (seed.parse(), number.parse(), u64::from_str_radix(hash, 16));
-        let (Ok(seed), Ok(number), Ok(hash)) = parsed else { return Err(named(&"not a log of sequences")) };
-        known.insert((seed, number), hash);
+/// A log that was kept.
+fn read(path: &Path) -> Result<Log, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Log::parse(&text).map_err(|stale| format!("{}: {stale}", path.display()))
+}
+
+/// Whose answers a log has.
+fn whose(args: &Args) -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    match args.kernel {
+        Some(_) => format!("Linux {} {}", release.trim(), std::env::consts::ARCH),
+        None => "the software iommufd".into(),
     }
-    Ok(known)
 }

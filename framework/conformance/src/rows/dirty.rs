@@ -25,8 +25,13 @@ fn dirty(s: &Session<'_>) -> Result<(u32, Device, u32), Failed> {
 
 /// Has the mock mark the pages whose bits are set: how many it marked.
 fn mark(s: &Session<'_>, hwpt: u32, length: u64, page_size: u64, bits: &mut [u8]) -> Result<u64, Failed> {
+    mark_at(s, hwpt, IOVA, length, page_size, bits)
+}
+
+/// The same from another IOVA.
+fn mark_at(s: &Session<'_>, hwpt: u32, iova: u64, length: u64, page_size: u64, bits: &mut [u8]) -> Result<u64, Failed> {
     let mut command = TestCommand { op: op::DIRTY, id: hwpt, ..Default::default() };
-    command.set_u64_at(24, IOVA);
+    command.set_u64_at(24, iova);
     command.set_u64_at(32, length);
     command.set_u64_at(40, page_size);
     s.call(Command::Test, &mut command, &mut [(48, bits)])?;
@@ -212,6 +217,43 @@ pub(super) const ROWS: &[Row] = &[
             let mut bits = [0];
             s.memory().load(BITMAP, &mut bits);
             s.note(format!("{:02x}", bits[0]));
+            Ok(())
+        },
+    },
+    Row {
+        id: "C8.9",
+        stimulus: "a PASID of a device without dirty tracking attaches to an HWPT with it, which nobody checks",
+        expected: "ok; attached",
+        run: |s| {
+            let ioas = s.ioas()?;
+            let tracks = s.device_of(ioas, DEVICE_PASID)?;
+            let dirty = s.hwpt(tracks.idev, ioas, HWPT_ALLOC_DIRTY_TRACKING | HWPT_ALLOC_PASID)?;
+            let device = s.device_of(ioas, DEVICE_PASID | DEVICE_NO_DIRTY)?;
+            let plain = s.hwpt(device.idev, ioas, HWPT_ALLOC_PASID)?;
+            s.replace(device, plain)?;
+            s.see(s.pasid_attach(device, 5, dirty));
+            s.note_if(s.pasid_has(device, 5, dirty), "attached", "not so");
+            Ok(())
+        },
+    },
+    Row {
+        id: "C8.10",
+        stimulus: "two dirty pages with a hole between: read over all three, which ends at the hole; the last alone",
+        expected: "03; 03",
+        run: |s| {
+            let (ioas, _, hwpt_id) = dirty(s)?;
+            for page in [0, 2] {
+                s.map(ioas, page * PAGE, PAGE, IOVA + page * PAGE)?;
+            }
+            s.set_dirty(hwpt_id, true)?;
+            for page in [0, 2] {
+                mark_at(s, hwpt_id, IOVA + page * PAGE, PAGE, 2048, &mut [0x03; 8])?;
+            }
+            for (page, pages) in [(0, 3), (2, 1)] {
+                let (iova, length) = (IOVA + page * PAGE, pages * PAGE);
+                let asked = HwptGetDirtyBitmap { hwpt_id, iova, length, page_size: 2048, ..Default::default() };
+                s.note(format!("{:02x}", read(s, asked, 0)?[0]));
+            }
             Ok(())
         },
     },

@@ -1,24 +1,11 @@
-//! C9: the whole sequence of a device's life, and what closing leaves.
+//! The whole sequence of a device's life, and what closing leaves.
 
-use crate::row::Row;
 use crate::session::{Failed, Paging, Said, Session};
-use viommu::uapi::Command;
 use viommu::uapi::flags::{HWPT_ALLOC_NEST_PARENT, HWPT_ALLOC_PASID, HWPT_FAULT_ID_VALID};
 use viommu::uapi::layout::{HwInfo, ViommuAlloc};
-use viommu::uapi::selftest::{self, DEVICE_PASID, TestCommand, op};
+use viommu::uapi::selftest::{self, DEVICE_PASID};
 
 const PAGE: u64 = 4096;
-
-pub(super) const ROWS: &[Row] = &[Row {
-    id: "C9.1",
-    stimulus: "the sequence of the kernel's failure injection, untouched",
-    expected: "passed",
-    run: |s| {
-        life(s)?;
-        s.note("passed");
-        Ok(())
-    },
-}];
 
 /// A device with PASIDs from its IOAS to a PASID on a nested HWPT, with every object kind on the way.
 pub(super) fn life(s: &Session<'_>) -> Result<(), Failed> {
@@ -62,20 +49,11 @@ pub(super) fn everything_then_close(s: &mut Session<'_>) -> Said {
     let nested = s.nested(device.idev, viommu, 0)?;
     s.replace(device, nested)?;
     s.trigger_vevent(device)?;
-    s.note_if(pinned(s, 1), "1 pin", "not 1 pin");
+    s.note_if(s.pins(1).is_ok(), "1 pin", "not 1 pin");
     drop(mapped);
     s.reopen()?;
-    s.note_if(pinned(s, 0), "0 pins", "pins are left");
+    s.note_if(s.pins(0).is_ok(), "0 pins", "pins are left");
     Ok(())
-}
-
-/// Whether the first page of the session's memory is pinned so often.
-fn pinned(s: &Session<'_>, pins: u32) -> bool {
-    let mut command = TestCommand { op: op::MD_CHECK_REFS, ..Default::default() };
-    command.set_u64_at(16, PAGE);
-    command.set_u64_at(24, s.memory().address(0));
-    command.set_u32_at(32, pins);
-    s.call(Command::Test, &mut command, &mut []).is_ok()
 }
 
 /// C6.14: everything of a vIOMMU is closed at once.

@@ -49,7 +49,7 @@ pub fn replay(plan: &[Step], open: &dyn Open, memory: &Memory) -> Result<Vec<Str
 }
 
 /// A number for what a replay wrote down (FNV-1a).
-pub fn hash(lines: &[String]) -> u64 {
+pub(crate) fn hash(lines: &[String]) -> u64 {
     let bytes = lines.iter().flat_map(|line| line.bytes().chain([b'\n']));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }

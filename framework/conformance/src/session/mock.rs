@@ -7,6 +7,9 @@ use viommu::uapi::selftest::{self, TestCommand, op};
 /// What tests put into a nested HWPT's cache slots.
 pub(crate) const IOTLB: u32 = 0xbad_beef;
 
+/// The machine's pages.
+const PAGE: u64 = 4096;
+
 /// A mock device, made and attached.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Device {
@@ -68,6 +71,15 @@ impl Session<'_> {
     /// Whether exactly this HWPT is attached to the PASID; 0 asks whether none is.
     pub(crate) fn pasid_has(&self, device: Device, pasid: u32, hwpt: u32) -> bool {
         self.test(op::PASID_CHECK_HWPT, device.stdev, &[(16, pasid), (20, hwpt)]).is_ok()
+    }
+
+    /// Refused unless the first page of the session's memory is pinned so often.
+    pub(crate) fn pins(&self, pins: u32) -> Result<(), Failed> {
+        let mut command = TestCommand { op: op::MD_CHECK_REFS, ..Default::default() };
+        command.set_u64_at(16, PAGE);
+        command.set_u64_at(24, self.memory().address(0));
+        command.set_u32_at(32, pins);
+        self.call(Command::Test, &mut command, &mut [])
     }
 
     /// A page request of the device.

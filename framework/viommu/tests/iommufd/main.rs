@@ -13,7 +13,6 @@ mod framing;
 mod hostile;
 mod ioas;
 mod nested;
-mod other_vendors;
 mod pasid_dirty;
 mod vendor;
 mod viommu;

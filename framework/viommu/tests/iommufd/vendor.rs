@@ -8,14 +8,13 @@ use viommu::uapi::{
         Cdev, Dispatcher, Options,
         driver::{DeviceConfig, Driver},
     },
-    flags::{HWPT_ALLOC_NEST_PARENT, VFIO_DEVICE_ATTACH_IOMMUFD_PT, VFIO_DEVICE_BIND_IOMMUFD},
-    layout::{self, VfioDeviceAttach, VfioDeviceBind},
+    flags::{HWPT_ALLOC_NEST_PARENT, VFIO_DEVICE_BIND_IOMMUFD},
+    layout::{self, VfioDeviceBind},
 };
 use zerocopy::{Immutable, IntoBytes};
 
 pub(crate) struct Vendor {
     pub(crate) caller: Caller,
-    pub(crate) ioas: u32,
     pub(crate) parent: u32,
     pub(crate) cdev: Cdev,
     pub(crate) device: u32,
@@ -27,7 +26,7 @@ impl Vendor {
         let ioas = caller.ioas();
         let (cdev, device) = bind(&caller, DeviceConfig::new(Arc::new(driver), 0x40));
         let parent = caller.hwpt(device, ioas, HWPT_ALLOC_NEST_PARENT).unwrap();
-        Self { caller, ioas, parent, cdev, device }
+        Self { caller, parent, cdev, device }
     }
 
     /// A nested HWPT with this payload.
@@ -50,18 +49,13 @@ impl Vendor {
         })
     }
 
-    pub(crate) fn attach(&self, pt_id: u32) -> Result<u32, Errno> {
-        let mut own = VfioDeviceAttach { argsz: 16, pt_id, ..Default::default() };
-        self.cdev.ioctl(VFIO_DEVICE_ATTACH_IOMMUFD_PT, own.as_mut_bytes(), &ProcessMemory).map(|()| own.pt_id)
-    }
-
     pub(crate) fn close(self) {
         drop(self.cdev);
         self.caller.close();
     }
 }
 
-pub(crate) fn bind(caller: &Caller, config: DeviceConfig) -> (Cdev, u32) {
+fn bind(caller: &Caller, config: DeviceConfig) -> (Cdev, u32) {
     let cdev = caller.fd.device(config);
     let mut own = VfioDeviceBind { argsz: 24, iommufd: caller.fd.fd(), ..Default::default() };
     cdev.ioctl(VFIO_DEVICE_BIND_IOMMUFD, own.as_mut_bytes(), &ProcessMemory).unwrap();

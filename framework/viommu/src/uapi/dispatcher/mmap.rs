@@ -58,6 +58,11 @@ impl Mmaps {
         self.0.retain(|_, region| region.owner != owner);
     }
 
+    /// The registers of an owner, mapped or not.
+    pub(super) fn of(&self, owner: u32) -> Option<Page> {
+        self.0.values().find(|region| region.owner == owner).map(|region| region.page.clone())
+    }
+
     /// What is at exactly this offset and length, and whose it is.
     pub(super) fn find(&self, offset: u64, length: u64, flags: MapFlags) -> Result<(u32, Page), Errno> {
         // The length of a mapping is rounded up to whole pages before the file sees it.
