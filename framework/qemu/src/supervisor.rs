@@ -15,7 +15,7 @@ const SCRIPT: &str = r#"
     (read -r _ <&3; kill -9 "$program") & watch=$!
     exec 3<&-
     wait "$program"; status=$?
-    kill "$watch"
+    kill "$watch" 2>/dev/null
     exit "$status"
 "#;
 
@@ -39,6 +39,16 @@ mod tests {
 
     /// Says its process number, and stays.
     const STAYS: [&str; 2] = ["-c", "echo pid $$; exec sleep 1000"];
+
+    /// Its status, when it ends by itself.
+    fn run(command: &mut Command) -> Option<i32> {
+        let mut child = command.spawn().unwrap();
+        // Waiting would close it, which ends the program.
+        let held = child.stdin.take();
+        let status = child.wait().unwrap();
+        drop(held);
+        status.code()
+    }
 
     fn pid(of: impl std::io::Read) -> u32 {
         let said = BufReader::new(of).lines().map_while(Result::ok);
@@ -69,16 +79,15 @@ mod tests {
 
     #[test]
     fn its_status_is_the_programs() {
-        assert_eq!(supervised("sh").args(["-c", "exit 3"]).spawn().unwrap().wait().unwrap().code(), Some(3));
-        assert_eq!(supervised("viommu-no-such-program").spawn().unwrap().wait().unwrap().code(), Some(MISSING));
+        assert_eq!(run(supervised("sh").args(["-c", "exit 3"])), Some(3));
+        assert_eq!(run(&mut supervised("viommu-no-such-program")), Some(MISSING));
     }
 
     /// The parent of [`a_killed_parent_leaves_nothing_behind`]: this test binary, started by that test.
     #[test]
     #[ignore = "stays until it is killed"]
     fn parent() {
-        let mut child = supervised("sh").args(STAYS).spawn().unwrap();
-        child.wait().unwrap();
+        run(supervised("sh").args(STAYS));
     }
 
     #[test]
