@@ -210,6 +210,11 @@ impl QemuHardware {
         self.memory.write(pa, &MARK.to_le_bytes()).map_err(|_| gone("the place of a DMA"))
     }
 
+    /// What QEMU has said on its standard error.
+    pub(crate) fn words(&self) -> String {
+        self.process.words()
+    }
+
     /// Whether this address is watched.
     pub(crate) fn watches(&self, pa: u64) -> bool {
         self.canvas().holds(pa)

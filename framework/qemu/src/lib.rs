@@ -26,4 +26,4 @@ pub use canvas::tag;
 pub use error::QemuError;
 pub use hardware::{Got, Options, QemuHardware};
 pub use process::PROGRAM;
-pub use referee::{EXCEPTIONS, Exception, Referee, Sabotage, Teller};
+pub use referee::{DEATHS, Death, EXCEPTIONS, Exception, Referee, Sabotage, Teller};

@@ -7,7 +7,7 @@ use crate::qtest::Qtest;
 use crate::supervisor::{MISSING, supervised};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -24,13 +24,16 @@ const ASLEEP: u64 = 0x5000_0000;
 /// WFI, and back to it.
 const SLEEP: [u32; 2] = [0xd503_207f, 0x17ff_ffff];
 
+/// The file with what it says.
+const SAID: &str = "said";
+
 /// A running QEMU.
 pub(crate) struct Process {
     /// Its supervisor.
     child: Child,
     program: String,
-    /// With its sockets; gone when it is.
-    _folder: tempfile::TempDir,
+    /// With its sockets and what it says; gone when it is.
+    folder: tempfile::TempDir,
     /// Its memory, from [`RAM`].
     pub(crate) ram: File,
 }
@@ -43,7 +46,7 @@ impl Process {
         let memory = memfd_create("viommu-qemu", MemfdFlags::CLOEXEC).map_err(std::io::Error::from);
         let memory = File::from(memory.map_err(QemuError::os("memory for QEMU"))?);
         memory.set_len(ram).map_err(QemuError::os("memory for QEMU"))?;
-        let (asleep, said) = (folder.path().join("asleep"), folder.path().join("said"));
+        let (asleep, said) = (folder.path().join("asleep"), folder.path().join(SAID));
         let code: Vec<u8> = SLEEP.into_iter().flat_map(u32::to_le_bytes).collect();
         std::fs::write(&asleep, code).map_err(QemuError::os("the CPU's code"))?;
         let stderr = File::create(&said).map_err(QemuError::os("a temporary file"))?;
@@ -67,15 +70,21 @@ impl Process {
         command.stdout(Stdio::null()).stderr(stderr);
         let child = command.spawn().map_err(|cause| QemuError::Start(format!("{program}: {cause}")))?;
 
-        let mut process = Self { child, program, _folder: folder, ram: memory };
+        let mut process = Self { child, program, folder, ram: memory };
         let until = Instant::now() + limit;
-        let qtest = process.accept(&qtest, &said, until)?;
-        let qmp = process.accept(&qmp, &said, until)?;
+        let qtest = process.accept(&qtest, until)?;
+        let qmp = process.accept(&qmp, until)?;
         Ok((process, Qtest::new(qtest, limit)?, Qmp::new(qmp, limit)?))
     }
 
+    /// What it has said.
+    pub(crate) fn words(&self) -> String {
+        let said = std::fs::read(self.folder.path().join(SAID)).unwrap_or_default();
+        String::from_utf8_lossy(&said).trim().to_owned()
+    }
+
     /// QEMU's end of a socket.
-    fn accept(&mut self, listener: &UnixListener, said: &Path, until: Instant) -> Result<UnixStream, QemuError> {
+    fn accept(&mut self, listener: &UnixListener, until: Instant) -> Result<UnixStream, QemuError> {
         loop {
             match listener.accept() {
                 Ok((stream, _)) => {
@@ -87,19 +96,14 @@ impl Process {
                 }
                 Err(_) => {}
             }
-            let words = || {
-                let mut words = String::new();
-                let _ = File::open(said).map(|mut file| file.read_to_string(&mut words));
-                words.trim().to_owned()
-            };
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(match status.code() {
                     Some(MISSING) => QemuError::Missing(self.program.clone()),
-                    _ => QemuError::Start(format!("{status}: {}", words())),
+                    _ => QemuError::Start(format!("{status}: {}", self.words())),
                 });
             }
             if Instant::now() > until {
-                return Err(QemuError::Start(format!("it does not open its sockets: {}", words())));
+                return Err(QemuError::Start(format!("it does not open its sockets: {}", self.words())));
             }
             std::thread::sleep(Duration::from_millis(1));
         }

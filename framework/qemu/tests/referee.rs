@@ -1,13 +1,13 @@
 //! Random guests on the model and on QEMU at once.
 
 use std::io::Write;
-use viommu_qemu::{EXCEPTIONS, Options, QemuError, QemuHardware, Referee, Sabotage, Teller};
+use viommu_qemu::{DEATHS, EXCEPTIONS, Options, QemuError, QemuHardware, Referee, Sabotage, Teller};
 use viommu_sim::{Clause, Outcome, Violation};
 
 /// `None` where there is no QEMU: said loudly, and the test that asked has shown nothing.
-fn teller(change: impl FnOnce(Referee) -> Referee) -> Option<Teller> {
-    match QemuHardware::start(Options::default()) {
-        Ok(qemu) => Some(Teller::new(change(Referee::new(qemu).unwrap()))),
+fn teller(change: impl Fn(Referee) -> Referee + Send + Sync + 'static) -> Option<Teller> {
+    match Teller::new(move || Referee::new(QemuHardware::start(Options::default())?).map(&change)) {
+        Ok(teller) => Some(teller),
         Err(QemuError::Missing(program)) => {
             let _ = writeln!(std::io::stderr(), "SKIPPED: {program} is not installed: nothing was shown");
             None
@@ -37,7 +37,7 @@ fn the_model_and_qemu_agree() {
 
 /// The first complaint in so many seeds.
 fn noticed(sabotage: Sabotage, seeds: u64) -> Option<Option<Violation>> {
-    let teller = teller(|referee| referee.sabotaged(sabotage))?;
+    let teller = teller(move |referee| referee.sabotaged(sabotage))?;
     Some((0..seeds).find_map(|seed| tell(&teller, seed).violation))
 }
 
@@ -72,12 +72,29 @@ fn every_comparison_complains_of_what_it_compares() {
 fn no_exception_has_outlived_its_reason() {
     assert_eq!(NEEDED.map(|(name, _)| name), *EXCEPTIONS.iter().map(|exception| exception.name).collect::<Vec<_>>());
     for (name, seed) in NEEDED {
-        let Some(teller) = teller(|referee| referee.without(name)) else { return };
+        let Some(teller) = teller(move |referee| referee.without(name)) else { return };
         let violation = tell(&teller, seed).violation;
         let clause = violation.as_ref().map(|violation| violation.clause);
         assert_eq!(clause, Some(Clause::Differs), "{name} is not needed by seed {seed}: {violation:?}");
     }
 }
+
+/// Guests that QEMU does not survive: none that is not known, and the next story has another QEMU.
+#[test]
+fn a_death_that_is_known_ends_no_other_story() {
+    assert_eq!(FATAL.map(|(name, _)| name), *DEATHS.iter().map(|death| death.name).collect::<Vec<_>>());
+    let Some(teller) = teller(|referee| referee) else { return };
+    for ((_, seed), death) in FATAL.into_iter().zip(DEATHS) {
+        let outcome = tell(&teller, seed);
+        assert!(outcome.violation.is_none(), "seed {seed}: {}", outcome.violation.unwrap());
+        assert_eq!(outcome.counters.get(death.counter), 1, "QEMU survives seed {seed}");
+        let next = tell(&teller, 3);
+        assert!(next.violation.is_none() && next.counters.get("second.dma") > 0, "{:?}", next.violation);
+    }
+}
+
+/// A seed for each death.
+const FATAL: [(&str, u64); 1] = [("reserved-ips", 585)];
 
 /// Exceptions in their order, each with a seed that needs it.
 const NEEDED: [(&str, u64); 7] = [

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
-use viommu_qemu::{EXCEPTIONS, Options, QemuError, QemuHardware, Referee, Sabotage, Teller};
+use viommu_qemu::{DEATHS, EXCEPTIONS, Options, QemuError, QemuHardware, Referee, Sabotage, Teller};
 use viommu_sim::{Counters, Outcome, Plan, Violation};
 
 /// Exit status of a run that could not take place.
@@ -107,8 +107,8 @@ pub(super) fn run(args: &Args) -> ExitCode {
 
 /// One thread: seeds, as long as there are any.
 fn judge(args: &Args, next: &AtomicU64, sum: &Mutex<Sum>, bar: &ProgressBar) -> Result<(), QemuError> {
-    let (teller, version) = teller(args.inject)?;
-    add(sum, |sum| sum.version = version);
+    let teller = teller(args.inject)?;
+    add(sum, |sum| sum.version = teller.version());
     while let Some(at) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < args.seeds.get()) {
         let seed = args.seed.wrapping_add(at);
         let outcome = teller.tell(&Teller::plan(seed));
@@ -123,15 +123,14 @@ fn judge(args: &Args, next: &AtomicU64, sum: &Mutex<Sum>, bar: &ProgressBar) -> 
     Ok(())
 }
 
-fn teller(inject: Option<Sabotage>) -> Result<(Teller, String), QemuError> {
-    let qemu = QemuHardware::start(Options::default())?;
-    let version = qemu.version().to_owned();
-    let referee = Referee::new(qemu)?;
-    let referee = match inject {
-        Some(sabotage) => referee.sabotaged(sabotage),
-        None => referee,
-    };
-    Ok((Teller::new(referee), version))
+fn teller(inject: Option<Sabotage>) -> Result<Teller, QemuError> {
+    Teller::new(move || {
+        let referee = Referee::new(QemuHardware::start(Options::default())?)?;
+        Ok(match inject {
+            Some(sabotage) => referee.sabotaged(sabotage),
+            None => referee,
+        })
+    })
 }
 
 fn add(sum: &Mutex<Sum>, change: impl FnOnce(&mut Sum)) {
@@ -149,6 +148,9 @@ impl Sum {
         }
         for exception in EXCEPTIONS {
             println!("{:<22} {:>6} times: {}", exception.name, self.counters.get(exception.counter), exception.why);
+        }
+        for death in DEATHS {
+            println!("{:<22} {:>6} times: {}", death.name, self.counters.get(death.counter), death.why);
         }
         story.iter().for_each(|story| print!("{story}"));
         for Failed { seed, violation, step } in self.failed.iter().skip(1) {
@@ -197,7 +199,7 @@ fn tell(failed: &Failed, args: &Args) -> String {
     let Failed { seed, violation, step } = failed;
     let whole = Teller::plan(*seed);
     let shortened = || {
-        let (teller, _) = teller(args.inject).ok()?;
+        let teller = teller(args.inject).ok()?;
         Some(quietly(|| teller.shorten(&whole, violation.clause)))
     };
     let shorter = if args.no_shrink { None } else { shortened() };

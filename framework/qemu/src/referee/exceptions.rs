@@ -81,6 +81,27 @@ pub static EXCEPTIONS: &[Exception] = &[
     },
 ];
 
+/// A guest that QEMU does not survive.
+#[derive(Debug)]
+pub struct Death {
+    /// Its name, as in docs/qemu-referee.md.
+    pub name: &'static str,
+    /// Where a story's outcome counts it.
+    pub counter: &'static str,
+    /// What makes QEMU end.
+    pub why: &'static str,
+    /// Its last words.
+    pub(super) words: &'static str,
+}
+
+/// All that are known. The model's story is told to its end, without QEMU.
+pub static DEATHS: &[Death] = &[Death {
+    name: "reserved-ips",
+    counter: "death.reserved-ips",
+    why: "a CD with IPS 6 or 7, more than its OAS or reserved, ends QEMU by an assertion where the manual takes the OAS",
+    words: "oas2bits: code should not be reached",
+}];
+
 const S2: u64 = 1 << 39;
 const RNW: u64 = 1 << 35;
 /// CLASS in word 1: the access itself; a translation table was being read.

@@ -17,7 +17,7 @@ mod lockstep;
 mod run;
 mod sabotage;
 
-pub use exceptions::{EXCEPTIONS, Exception};
+pub use exceptions::{DEATHS, Death, EXCEPTIONS, Exception};
 pub use run::Teller;
 pub use sabotage::Sabotage;
 
@@ -78,6 +78,8 @@ struct Story {
     counted: BTreeMap<&'static str, u64>,
     /// An address that is watched.
     somewhere: u64,
+    /// QEMU did not survive it.
+    over: bool,
     complaint: Option<String>,
 }
 
@@ -116,6 +118,17 @@ impl Referee {
         let unknown = EXCEPTIONS.iter().find(|exception| exception.name == name);
         let unknown = unknown.unwrap_or_else(|| panic!("there is no exception {name}"));
         Self { unknown: Some(unknown.name), ..self }
+    }
+
+    /// Why QEMU is no more, if that is known.
+    fn death(&self) -> Option<&'static Death> {
+        let words = self.qemu.words();
+        DEATHS.iter().find(|death| words.contains(death.words))
+    }
+
+    /// Whether QEMU still answers.
+    fn lives(&self) -> bool {
+        self.qemu.registers(&[(0, 4, None)]).is_ok()
     }
 
     /// The next story is of this seed.
@@ -253,6 +266,7 @@ impl Second for Referee {
             cold_every,
             counted,
             somewhere,
+            over: false,
             complaint,
         };
         *self.story() = Some(story);
@@ -272,7 +286,7 @@ impl Second for Referee {
 
     fn dma(&self, request: &Request, answer: &Answer, aimed: bool) -> Option<Opinion> {
         let mut story = self.story();
-        let story = story.as_mut().filter(|story| story.complaint.is_none())?;
+        let story = story.as_mut().filter(|story| !story.over && story.complaint.is_none())?;
         match self.ask(story, (request, answer), aimed) {
             Ok(opinion) => opinion,
             Err(error) => {
@@ -285,7 +299,12 @@ impl Second for Referee {
     fn complaint(&self) -> Option<String> {
         let mut story = self.story();
         let story = story.as_mut()?;
-        story.complaint.take().or_else(|| story.lockstep.complaint())
+        let complaint = story.complaint.take().or_else(|| story.lockstep.complaint())?;
+        if self.death().is_some() {
+            story.over = true;
+            return None;
+        }
+        Some(complaint)
     }
 
     fn end(&self) -> Option<String> {
@@ -299,6 +318,7 @@ impl Second for Referee {
 
     fn counted(&self) -> Vec<(&'static str, u64)> {
         let story = self.story();
-        story.iter().flat_map(|story| &story.counted).map(|(name, n)| (*name, *n)).collect()
+        let death = story.iter().filter(|story| story.over).filter_map(|_| Some((self.death()?.counter, 1)));
+        story.iter().flat_map(|story| &story.counted).map(|(name, n)| (*name, *n)).chain(death).collect()
     }
 }
