@@ -8,8 +8,7 @@ use viommu::uapi::{Command, Errno};
 use viommu_conformance::{Iommufd, Log, Logged, Memory, Software, Stale, plan};
 use wrong::{With, Wrong};
 
-/// Written in the kernel lab's VM: `viommu conformance --kernel /dev/iommu --sequences N --seed 1 --log FILE`. Sequences whose
-/// steps were changed since are not in it.
+/// Written in the kernel lab's VM: `viommu conformance --kernel /dev/iommu --sequences N --seed 1 --log FILE`.
 const KEPT: &str = "kernel/linux-7.3.log";
 
 fn kept() -> Log {
